@@ -1,0 +1,229 @@
+"""The error tree. Every error a person can meet has a stable `code`; `contracts/errors.json` lists them all.
+
+Two families: `TaskForgeError` is refused work (it becomes a problem answer or an exit code); `Failure` is plain data
+about why a step or a run failed, stored with it and shown by the API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from taskforge.core.problem import Problem
+
+
+class TaskForgeError(Exception):
+    """Work that was refused. `status` is the HTTP status it answers with; nothing was changed."""
+
+    code: ClassVar[str] = "INTERNAL"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, message: str, *, detail: dict[str, Any] | None = None, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail or {}
+        self.problems = list(problems)
+
+
+class NotFound(TaskForgeError):
+    code, status, title = "NOT_FOUND", 404, "Not found"
+
+
+class Conflict(TaskForgeError):
+    """The state of the thing forbids the request."""
+
+    code, status, title = "CONFLICT", 409, "Conflict"
+
+
+class RunEnded(Conflict):
+    """A terminal run cannot be cancelled; `detail.state` names the state."""
+
+    code, title = "RUN_ENDED", "The run has ended"
+
+
+class RunNotEnded(Conflict):
+    """Only a run that has ended can be retried; `detail.state` names the state."""
+
+    code, title = "RUN_NOT_ENDED", "The run has not ended"
+
+
+class NothingToRetry(Conflict):
+    code, title = "NOTHING_TO_RETRY", "Nothing to retry"
+
+
+class DeadLetterClosed(Conflict):
+    """The dead letter was retried or discarded before; `detail.state` says which."""
+
+    code, title = "DEAD_LETTER_CLOSED", "The dead letter is closed"
+
+
+class WorkflowDisabled(Conflict):
+    code, title = "WORKFLOW_DISABLED", "The workflow is disabled"
+
+
+class NameMismatch(TaskForgeError):
+    code, status, title = "NAME_MISMATCH", 422, "The document has another name"
+
+
+class IdempotencyMismatch(TaskForgeError):
+    """The same Idempotency-Key came with another body."""
+
+    code, status, title = "IDEMPOTENCY_MISMATCH", 422, "The Idempotency-Key was used with another body"
+
+
+class InvalidRequest(TaskForgeError):
+    """The request does not fit its schema; `problems` says where."""
+
+    code, status, title = "INVALID_REQUEST", 422, "Invalid request"
+
+
+class MalformedRequest(TaskForgeError):
+    """The body or a parameter cannot be read at all."""
+
+    code, status, title = "MALFORMED_REQUEST", 400, "Malformed request"
+
+
+class InvalidDefinition(TaskForgeError):
+    """The workflow document has errors; `problems` has all of them, each with its place."""
+
+    code, status, title = "INVALID_DEFINITION", 422, "Invalid workflow document"
+
+
+class InvalidInput(TaskForgeError):
+    """The run's input does not fit the workflow's `inputs` schema."""
+
+    code, status, title = "INVALID_INPUT", 422, "The input does not fit the workflow"
+
+
+class TooLarge(TaskForgeError):
+    code, status, title = "TOO_LARGE", 413, "Too large"
+
+
+class Unauthorized(TaskForgeError):
+    code, status, title = "UNAUTHORIZED", 401, "Unauthorized"
+
+
+class Forbidden(TaskForgeError):
+    code, status, title = "FORBIDDEN", 403, "Forbidden"
+
+
+class MethodNotAllowed(TaskForgeError):
+    code, status, title = "METHOD_NOT_ALLOWED", 405, "Method not allowed"
+
+
+class UnsupportedMediaType(TaskForgeError):
+    code, status, title = "UNSUPPORTED_MEDIA_TYPE", 415, "Unsupported media type"
+
+
+class MisdirectedHost(TaskForgeError):
+    """The Host header names no address of this server (DNS rebinding)."""
+
+    code, status, title = "HOST_REFUSED", 421, "Host refused"
+
+
+class TooManyRequests(TaskForgeError):
+    code, status, title = "TOO_MANY_REQUESTS", 429, "Too many requests"
+
+
+class Unavailable(TaskForgeError):
+    """The store cannot take writes now; nothing was accepted. Try again."""
+
+    code, status, title = "UNAVAILABLE", 503, "Unavailable"
+
+
+class StoreFull(Unavailable):
+    """The disk is full: nothing is accepted until there is space again."""
+
+    code, status, title = "STORE_FULL", 507, "The disk is full"
+
+
+class ShuttingDown(Unavailable):
+    code, title = "SHUTTING_DOWN", "The server is shutting down"
+
+
+class StartupError(TaskForgeError):
+    """The program cannot start or go on; one clear line, exit 1."""
+
+    code, title = "STARTUP", "Cannot start"
+
+
+class LeaseLost(Exception):
+    """The run moved or the attempt's lease is gone: the change was not applied. Reload and decide again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a step, an attempt or a run failed, as it is stored and shown: `{code, message, step?, attempt?, detail?}`."""
+
+    code: str
+    message: str
+    step: str | None = None
+    attempt: int | None = None
+    detail: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"code": self.code, "message": self.message}
+        if self.step is not None:
+            found["step"] = self.step
+        if self.attempt is not None:
+            found["attempt"] = self.attempt
+        if self.detail:
+            found["detail"] = self.detail
+        return found
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Failure:
+        return cls(
+            value["code"], value["message"], value.get("step"), value.get("attempt"), value.get("detail") or None
+        )
+
+
+FAILURE_CODES: dict[str, str] = {
+    "EXPRESSION_ERROR": "an expression of the step gave an error, or not exactly one result",
+    "EXPRESSION_TIMEOUT": "an expression ran longer than its time limit and was stopped",
+    "EXPRESSION_MEMORY": "an expression passed its memory limit and was stopped",
+    "EXPRESSION_TOO_LARGE": "an expression's result is larger than the limit",
+    "INVALID_CONFIG": "the step's settings, once evaluated, do not fit the step",
+    "OUTPUT_TOO_LARGE": "the step's output is larger than the limit",
+    "STEP_FAILED": "a `fail` step ended the run",
+    "STATUS_UNEXPECTED": "the HTTP status is not admitted by `expect`",
+    "BODY_UNEXPECTED": "the HTTP body is not admitted by `expect`",
+    "INVALID_BODY": "the HTTP body is not what its content type says",
+    "DNS_FAILED": "the host name could not be resolved",
+    "CONNECT_REFUSED": "the connection was refused",
+    "CONNECT_FAILED": "the connection could not be made",
+    "CONNECT_TIMEOUT": "the connection was not made in time",
+    "TLS_FAILED": "the TLS handshake or certificate failed",
+    "CONNECTION_RESET": "the connection broke before the answer was complete",
+    "HALF_BODY": "the answer ended before its length",
+    "BAD_RESPONSE": "the answer is not valid HTTP",
+    "RESPONSE_TOO_LARGE": "the answer is larger than the limit",
+    "INVALID_URL": "the URL cannot be requested",
+    "INVALID_HEADER": "a header has a name or value that must not be sent",
+    "EGRESS_DENIED": "the address is closed to steps",
+    "TOO_MANY_REDIRECTS": "more redirects than the limit",
+    "REDIRECT_REFUSED": "the answer redirects to where a step may not go",
+    "ATTEMPT_TIMEOUT": "the attempt took longer than its time limit",
+    "STEP_TIMEOUT": "the step, with its attempts and pauses, took longer than its time limit",
+    "RUN_TIMEOUT": "the run took longer than its time limit",
+    "LEASE_EXPIRED": "the attempt's lease lapsed before it ended",
+    "PROCESS_DIED": "the server's process ended while the attempt ran",
+    "RELEASED": "the server shut down before the attempt ended; it is tried again at once",
+    "CRASH_LOOP": "the server died each time it ran this step, at last while nothing else ran",
+    "CANCELLED": "the run was cancelled",
+    "STEP_CRASHED": "the step's own code raised an unexpected error",
+}
+"""Codes of failures of steps, attempts and runs, with their meaning."""
+
+
+def refusal_codes() -> dict[str, dict[str, Any]]:
+    """Return every refusal by code: `{status, title}`; found by walking the class tree."""
+    found: dict[str, dict[str, Any]] = {}
+    pending: list[type[TaskForgeError]] = [TaskForgeError]
+    while pending:
+        kind = pending.pop()
+        found[kind.code] = {"status": kind.status, "title": kind.title}
+        pending.extend(kind.__subclasses__())
+    return dict(sorted(found.items()))

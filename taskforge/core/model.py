@@ -1,0 +1,162 @@
+"""Definitions: what a workflow version is once its document has been read. Immutable; shared by all runs of the version.
+
+A `Plan` is made by `core.definition` from a document and holds everything the engine needs. A `Step` knows its kind (a
+module of `steps/`), its checked config and the expressions to evaluate when its turn comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from taskforge.core.errors import Failure
+
+if TYPE_CHECKING:
+    from taskforge.core.kind import Kind
+
+JSON = Any
+"""A JSON value: None, bool, int (any size), float, str, list or dict with str keys."""
+
+
+class Name(Protocol):
+    """A free `$name` in an expression."""
+
+    @property
+    def root(self) -> str: ...
+    @property
+    def field(self) -> str | None: ...
+
+
+class Expression(Protocol):
+    """One jq program; `names` are its free variables."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def names(self) -> Sequence[Name]: ...
+
+
+class Template(Protocol):
+    """A JSON value with expressions in it (`expressions.template.Template`)."""
+
+    @property
+    def expressions(self) -> Sequence[Any]: ...
+    @property
+    def is_literal(self) -> bool: ...
+    def render(self, results: Sequence[JSON]) -> JSON: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """What is evaluated for a step in one round trip: its `if`, then its config.
+
+    `mode` "all": every expression of `template`, rendered; "first_true": `template` is a list of conditions, the value
+    is the index of the first true one or None, and later ones are not evaluated.
+    """
+
+    guard: Template | None
+    template: Template
+    mode: Literal["all", "first_true"] = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When and how often an attempt that failed is followed by another. Times in milliseconds."""
+
+    max_attempts: int = 3
+    initial_ms: int = 1_000
+    factor: float = 2.0
+    max_ms: int = 60_000
+    jitter: Literal["full", "none"] = "full"
+    on: tuple[str, ...] = ("network", "timeout", "408", "429", "5xx")
+
+    def admits(self, error_class: str | None, status: int | None) -> bool:
+        """Return whether an error of this class (`network`, `timeout`, …) or HTTP status is retried."""
+        if status is not None:
+            return str(status) in self.on or f"{status // 100}xx" in self.on
+        return error_class is not None and error_class in self.on
+
+    def delay_ms(self, failures: int, random: float) -> int:
+        """Return the pause after the given number of failed attempts (≥ 1); `random` is in [0, 1).
+
+        Exponential with full jitter: uniform between 0 and `initial * factor^(failures-1)`, at most `max`.
+        """
+        # The exponent is bounded so that a large factor cannot overflow a float.
+        ceiling = min(float(self.max_ms), self.initial_ms * self.factor ** min(failures - 1, 64))
+        return round(ceiling * random) if self.jitter == "full" else round(ceiling)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """A named list of steps inside a step: a branch of a `switch`, the body of a `foreach`."""
+
+    name: str
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One node of the workflow.
+
+    `loops` are the ids of the `foreach` and `repeat` steps around it, outermost first: they decide its path.
+    `position` is `(line, column)` in the document.
+    """
+
+    id: str
+    kind: Kind
+    config: JSON
+    evaluation: Evaluation
+    retry: Retry
+    timeout_ms: int | None = None
+    continue_on_error: bool = False
+    description: str | None = None
+    loops: tuple[str, ...] = ()
+    blocks: tuple[Block, ...] = ()
+    needs: tuple[str, ...] = ()
+    later: dict[str, Template] = field(default_factory=dict)
+    position: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """A workflow version, ready to run."""
+
+    name: str
+    description: str | None
+    inputs: JSON | None
+    timeout_ms: int | None
+    steps: tuple[Step, ...]
+    output: Evaluation | None
+    triggers: dict[str, JSON]
+    index: dict[str, Step]
+    document: JSON
+    uses_run_number: bool = False
+    names_used: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The answer of an `Evaluation`: `admitted` is False when `if` was false; `failure` when an expression failed."""
+
+    value: JSON = None
+    admitted: bool = True
+    failure: Failure | None = None
+
+
+SKIPPED = Prepared(admitted=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailure:
+    """How an attempt ended that did not succeed. `error_class` and `status` are what `retry.on` chooses by.
+
+    `sent`: the request may have reached the other side, so the outcome is unknown there.
+    """
+
+    failure: Failure
+    error_class: str | None = None
+    status: int | None = None
+    retry_after_ms: int | None = None
+    timed_out: bool = False
+    sent: bool = True

@@ -1,0 +1,219 @@
+"""A run as the engine holds it while it is active, and the plain rows that are read from and written to the store.
+
+The snapshot belongs to one driver. `decide` advances it and returns `Changes`; when a change cannot be applied the
+snapshot is thrown away and loaded again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from taskforge.core.errors import Failure
+from taskforge.core.model import JSON, Plan, Step
+from taskforge.core.states import RUN_TERMINAL, STEP_TERMINAL, RunState, StepState
+
+
+class StepRecord(NamedTuple):
+    """A row of `step_runs`. `output`, `error` and `data` are JSON text or None; times are milliseconds UTC."""
+
+    path: str
+    step: str
+    kind: str
+    state: str
+    generation: int
+    attempts: int
+    failures: int
+    crashes: int
+    output: str | None
+    error: str | None
+    data: str | None
+    available_at: int | None
+    ready_at: int
+    started_at: int | None
+    finished_at: int | None
+
+
+class AttemptRecord(NamedTuple):
+    """A row of `attempts` that begins: state RUNNING. `id` is the lease token."""
+
+    id: str
+    path: str
+    generation: int
+    number: int
+    started_at: int
+    lease_owner: str
+    lease_expires_at: int
+
+
+class AttemptEnd(NamedTuple):
+    """The end of an attempt; applied only where `id` still holds the lease."""
+
+    id: str
+    path: str
+    generation: int
+    number: int
+    state: str
+    finished_at: int
+    error: str | None
+
+
+class DeadLetterRecord(NamedTuple):
+    """A row of `dead_letters` that begins: state OPEN. `input` and `error` are JSON text."""
+
+    id: str
+    path: str
+    generation: int
+    input: str | None
+    error: str
+    created_at: int
+
+
+class RunRecord(NamedTuple):
+    """The part of a `runs` row that changes."""
+
+    state: str
+    generation: int
+    owner: str | None
+    due_at: int | None
+    suspect: int
+    output: str | None
+    error: str | None
+    started_at: int | None
+    finished_at: int | None
+
+
+@dataclass(slots=True)
+class Attempt:
+    """The running attempt of a step. `value` is the evaluated config, or None when it was loaded from the store."""
+
+    id: str
+    number: int
+    started_at: int
+    value: JSON = None
+
+
+@dataclass(slots=True, eq=False)
+class StepRun:
+    """The execution of a step in a run. `prefixes[n]` is the path prefix inside the n-th loop around the step."""
+
+    step: Step
+    path: str
+    prefixes: tuple[str, ...]
+    parent: Frame
+    ready_at: int
+    state: StepState = StepState.QUEUED
+    generation: int = 1
+    attempts: int = 0
+    failures: int = 0
+    crashes: int = 0
+    output: JSON = None
+    error: Failure | None = None
+    data: JSON = None
+    available_at: int | None = None
+    started_at: int | None = None
+    finished_at: int | None = None
+    attempt: Attempt | None = None
+    preparing: bool = False
+    frames: dict[str, Frame] = field(default_factory=dict)
+
+    @property
+    def ended(self) -> bool:
+        return self.state in STEP_TERMINAL
+
+    @property
+    def deadline_at(self) -> int | None:
+        return None if self.step.timeout_ms is None else self.ready_at + self.step.timeout_ms
+
+    @property
+    def idempotency_suffix(self) -> str:
+        """The path, and the generation when a person had it run again (interface, section 2)."""
+        return self.path if self.generation == 1 else f"{self.path}~{self.generation}"
+
+
+@dataclass(slots=True, eq=False)
+class Frame:
+    """A list of steps that run one after the other: the run's own, or a block opened by a control step."""
+
+    owner: StepRun | None
+    name: str
+    steps: tuple[Step, ...]
+    prefixes: tuple[str, ...]
+    position: int = -1
+    last: StepRun | None = None
+    open: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class RunSnapshot:
+    """A run in memory. `key` is the store's integer key (0 before it is stored), `number` is None until then."""
+
+    id: str
+    workflow: str
+    version: int
+    plan: Plan
+    trigger: JSON
+    input: JSON
+    created_at: int
+    key: int = 0
+    number: int | None = None
+    state: RunState = RunState.QUEUED
+    generation: int = 1
+    revision: int = 0
+    owner: str | None = None
+    due_at: int | None = None
+    suspect: int = 0
+    output: JSON = None
+    error: Failure | None = None
+    started_at: int | None = None
+    finished_at: int | None = None
+    priority: int = 0
+    start_at: int | None = None
+    preparing_output: bool = False
+    steps: dict[str, StepRun] = field(default_factory=dict)
+    live: dict[str, StepRun] = field(default_factory=dict)
+    """The steps that have begun and not ended: what a decision may have to look at, however long the run is."""
+    root: Frame = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.root = Frame(None, "", self.plan.steps, ("",))
+
+    @property
+    def ended(self) -> bool:
+        return self.state in RUN_TERMINAL
+
+    @property
+    def deadline_at(self) -> int | None:
+        if self.plan.timeout_ms is None or self.started_at is None:
+            return None
+        return self.started_at + self.plan.timeout_ms
+
+
+@dataclass(slots=True)
+class Changes:
+    """What one decision changes: rows for the store, and what the driver does after the commit.
+
+    For the store: `run` (guarded by `revision`), `steps`, `leases`, `ends`, `dead_letters`, `dead_letters_to`,
+    `journal`, `counts` (kind, state → difference, for the statistics). For the driver: `starts` (steps whose new
+    attempt begins), `aborts` (tokens of attempts to stop), `needs` (steps whose expressions need the jq child; the
+    empty path is the run's output), `wake_at` (when to decide again while the run stays in memory), `starved` (a step is due
+    that found no free slot).
+    """
+
+    key: int
+    revision: int
+    now: int
+    run: RunRecord
+    steps: list[StepRecord] = field(default_factory=list)
+    leases: list[AttemptRecord] = field(default_factory=list)
+    ends: list[AttemptEnd] = field(default_factory=list)
+    dead_letters: list[DeadLetterRecord] = field(default_factory=list)
+    dead_letters_to: str | None = None
+    journal: list[dict[str, Any]] = field(default_factory=list)
+    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    starts: list[StepRun] = field(default_factory=list)
+    aborts: list[str] = field(default_factory=list)
+    needs: list[str] = field(default_factory=list)
+    wake_at: int | None = None
+    starved: bool = False
+    is_empty: bool = True

@@ -1,0 +1,345 @@
+"""The store's verbs and what they mean, for every database. Rule 1: these names are the ones of routes, SQL and tests.
+
+Every write verb is one short transaction: durable (fsync) when the call returns, or nothing has changed. A verb that is
+refused raises an error of `core.errors` and leaves no trace. `apply` verbs take `Changes` from `core.decide` and are
+guarded by the run's revision and, for attempts, by the lease token: `LeaseLost` when either has moved.
+
+JSON columns come and go as text; times are milliseconds UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+from taskforge.core.snapshot import AttemptRecord, Changes, RunRecord, StepRecord
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run to be stored. `input` and `trigger` are JSON text; `request_hash` is the hash of the request's body."""
+
+    id: str
+    workflow: str
+    version: int
+    trigger: str
+    trigger_type: str
+    input: str
+    created_at: int
+    priority: int = 0
+    start_at: int | None = None
+    idempotency_key: str | None = None
+    request_hash: str | None = None
+    lineage: str | None = None
+    """The id of the run that this one replays."""
+
+
+class StartedRun(NamedTuple):
+    """The answer of `start_run`. `created` is False when the Idempotency-Key had started `id` before."""
+
+    id: str
+    key: int
+    number: int
+    state: str
+    created: bool
+
+
+class WorkflowRow(NamedTuple):
+    name: str
+    version: int
+    enabled: bool
+    deleted: bool
+    description: str | None
+    created_at: int
+    updated_at: int
+
+
+class VersionRow(NamedTuple):
+    """An immutable version. `document` is the canonical JSON text, `source` the text as given, `media` yaml or json."""
+
+    workflow: str
+    version: int
+    document: str
+    source: str
+    media: str
+    created_at: int
+
+
+class Published(NamedTuple):
+    name: str
+    version: int
+    changed: bool
+    created: bool
+
+
+class RunRow(NamedTuple):
+    """A run as it is listed."""
+
+    key: int
+    id: str
+    number: int
+    workflow: str
+    version: int
+    trigger: str
+    trigger_type: str
+    input: str
+    created_at: int
+    priority: int
+    start_at: int | None
+    revision: int
+    lineage: str | None
+    record: RunRecord
+
+
+class AttemptRow(NamedTuple):
+    record: AttemptRecord
+    state: str
+    finished_at: int | None
+    error: str | None
+
+
+class RunRows(NamedTuple):
+    """All rows of one run. `attempts` of all generations, oldest first."""
+
+    run: RunRow
+    steps: list[StepRecord]
+    attempts: list[AttemptRow]
+
+
+class JournalRow(NamedTuple):
+    """One decision: its number in the order of commits, its run, its time, and its entries (JSON text of a list)."""
+
+    id: int
+    run_id: str
+    at: int
+    entries: str
+
+
+class DeadLetterRow(NamedTuple):
+    id: str
+    state: str
+    run_id: str
+    run_number: int
+    workflow: str
+    path: str
+    generation: int
+    input: str | None
+    error: str
+    created_at: int
+    closed_at: int | None
+
+
+class TokenRow(NamedTuple):
+    """An API token; only its SHA-256 is stored. `scopes` is JSON text of a list."""
+
+    id: str
+    name: str
+    hash: str
+    scopes: str
+    created_at: int
+    expires_at: int | None
+
+
+class Rescued(NamedTuple):
+    """What `rescue_leases` did: attempts that became LOST, runs that are free again."""
+
+    attempts: int
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """`cursor` is the `key` after which the list goes on (newest first)."""
+
+    workflow: str | None = None
+    states: tuple[str, ...] = ()
+    trigger_type: str | None = None
+    since: int | None = None
+    until: int | None = None
+    cursor: int | None = None
+    limit: int = 50
+
+
+@dataclass(slots=True)
+class Stats:
+    """Exact at the time of the call."""
+
+    runs: dict[str, int] = field(default_factory=dict)
+    steps: dict[str, int] = field(default_factory=dict)
+    ready_steps: int = 0
+    oldest_ready_ms: int | None = None
+    dead_letters: int = 0
+    db_bytes: int = 0
+    wal_bytes: int = 0
+
+
+class Store(Protocol):
+    """One database. Methods may be called from one event loop; they never hold a transaction across an await."""
+
+    async def close(self) -> None: ...
+
+    # ---- definitions
+
+    async def publish_workflow(
+        self, name: str, document: str, source: str, media: str, description: str | None, now: int
+    ) -> Published:
+        """Store a new version of `name`, or nothing when `document` equals the newest version's. A deleted workflow
+        comes back, with its numbers going on. A new workflow is enabled."""
+        ...
+
+    async def set_enabled(self, name: str, enabled: bool, now: int) -> WorkflowRow:
+        """Raises NotFound."""
+        ...
+
+    async def delete_workflow(self, name: str, now: int) -> None:
+        """Hide the workflow; its versions and runs stay readable. Raises NotFound."""
+        ...
+
+    async def get_workflow(self, name: str) -> WorkflowRow:
+        """Raises NotFound, also for a deleted one."""
+        ...
+
+    async def list_workflows(self, cursor: str | None, limit: int) -> list[WorkflowRow]: ...
+
+    async def get_version(self, name: str, version: int) -> VersionRow:
+        """Raises NotFound. Versions of deleted workflows are found."""
+        ...
+
+    async def list_versions(self, name: str, cursor: int | None, limit: int) -> list[VersionRow]:
+        """Newest first; `cursor` is a version number."""
+        ...
+
+    # ---- runs: verbs that apply a decision
+
+    async def start_run(self, new: NewRun, changes: Changes) -> StartedRun:
+        """Store a run with its first steps and journal, and give it its number. With an idempotency key that this
+        workflow had before: nothing is stored; the first run is returned (`created` False), or IdempotencyMismatch when
+        `request_hash` differs. Raises NotFound for an unknown or deleted workflow, WorkflowDisabled."""
+        ...
+
+    async def start_runs(self, runs: Sequence[tuple[NewRun, Changes]]) -> list[StartedRun]:
+        """`start_run` for many, all in one transaction: all or none."""
+        ...
+
+    async def advance_run(self, changes: Changes) -> None:
+        """Apply a decision in which no attempt ended (prepared steps, a run taken up). Raises LeaseLost."""
+        ...
+
+    async def finish_attempt(self, changes: Changes) -> None:
+        """Apply a decision in which attempts ended. Every end is guarded by its token. Raises LeaseLost."""
+        ...
+
+    async def resume_wait(self, changes: Changes) -> None:
+        """Apply a decision made because a time has come. Raises LeaseLost."""
+        ...
+
+    async def cancel_run(self, changes: Changes) -> None:
+        """Apply a cancellation. Raises LeaseLost."""
+        ...
+
+    async def retry_run(self, changes: Changes) -> None:
+        """Apply a person's retry: a new generation. Closes the run's open dead letters as RETRIED. Raises LeaseLost."""
+        ...
+
+    # ---- runs: ownership and leases
+
+    async def lease_steps(self, owner: str, now: int, limit: int, *, suspects: bool = False) -> list[RunRows]:
+        """Take at most `limit` runs that nobody holds and in which something is due (`due_at` ≤ now), by priority and
+        then by time: `owner` is set, `due_at` cleared, the revision counted up. Runs with `suspect` > 0 are returned
+        only with `suspects`, and then only those."""
+        ...
+
+    async def release_run(self, key: int, revision: int, due_at: int) -> None:
+        """Give back a run that was taken without a decision. Raises LeaseLost."""
+        ...
+
+    async def renew_leases(self, owner: str, until: int) -> int:
+        """Set the end of all leases of `owner`; returns how many attempts it holds."""
+        ...
+
+    async def rescue_leases(self, dead_owners: Sequence[str] | None, now: int, keep: str | None = None) -> Rescued:
+        """Free what a dead process held. With `dead_owners`: everything of these (None in the list is not allowed; an
+        empty list is every owner but `keep`). With None: attempts of owners other than `keep` whose lease ended before
+        `now`, and nothing else.
+
+        Such attempts become LOST (PROCESS_DIED, or LEASE_EXPIRED for lapsed ones), their steps QUEUED and due at `now`;
+        the runs lose their owner, are due at `now`, and their revision counts up. For a dead owner the step's `crashes`
+        counts up; a run with a step at the crash limit becomes suspect, and one that was ALONE becomes CONVICTED
+        (`core.decide`). Runs of a dead owner without an attempt are freed as well."""
+        ...
+
+    async def next_due(self, *, suspects: bool = False) -> int | None:
+        """The earliest `due_at` of all runs that nobody holds, or None."""
+        ...
+
+    async def load_run(self, key: int) -> RunRows:
+        """Raises NotFound."""
+        ...
+
+    # ---- runs: reads
+
+    async def get_run(self, ref: str) -> RunRow:
+        """By `run_…` id or `name#number`. Raises NotFound."""
+        ...
+
+    async def get_run_rows(
+        self, ref: str, *, steps: Literal["none", "failed", "all"] = "all", cursor: str | None = None, limit: int = 500
+    ) -> RunRows:
+        """With the steps by path after `cursor`, and their attempts. Raises NotFound."""
+        ...
+
+    async def count_steps(self, key: int) -> int: ...
+
+    async def list_runs(self, chosen: RunFilter) -> list[RunRow]: ...
+
+    async def list_journal(self, run_key: int | None, after: int, limit: int) -> list[JournalRow]:
+        """Decisions of one run or of all, in the order of commits, after the id `after`."""
+        ...
+
+    # ---- dead letters
+
+    async def get_dead_letter(self, id: str) -> DeadLetterRow:
+        """Raises NotFound."""
+        ...
+
+    async def list_dead_letters(self, state: str | None, cursor: str | None, limit: int) -> list[DeadLetterRow]:
+        """Newest first; `cursor` is an id."""
+        ...
+
+    async def discard_dead_letter(self, id: str, now: int) -> DeadLetterRow:
+        """OPEN becomes DISCARDED. Raises NotFound, DeadLetterClosed."""
+        ...
+
+    # ---- access
+
+    async def create_token(self, row: TokenRow) -> None: ...
+    async def list_tokens(self) -> list[TokenRow]: ...
+    async def find_token(self, hash: str) -> TokenRow | None: ...
+    async def revoke_token(self, id: str) -> None:
+        """Raises NotFound."""
+        ...
+
+    # ---- nodes and upkeep
+
+    async def register_node(self, id: str, info: str, now: int) -> list[str]:
+        """Store this process and return the owners that still hold runs or attempts and are known to be dead (on SQLite:
+        every other one, since the home's lock is ours)."""
+        ...
+
+    async def prune_runs(self, ended_before: int, limit: int) -> int:
+        """Delete at most `limit` runs that ended before the time, with all their rows. Returns how many."""
+        ...
+
+    async def stats(self, now: int) -> Stats: ...
+
+    async def check(self) -> list[str]:
+        """Look for damage: integrity, foreign keys, migrations' checksums, broken invariants. One line per finding."""
+        ...
+
+    async def ping(self) -> None:
+        """Return when the writer has answered; raises Unavailable otherwise."""
+        ...
+
+
+Info = dict[str, Any]
