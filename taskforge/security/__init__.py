@@ -1,0 +1,1 @@
+"""Security: which addresses are open, secrets, masking, tokens."""

@@ -1,0 +1,200 @@
+"""What is sent: a request, its checks before anything leaves, and the request that a redirect asks for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from multidict import CIMultiDict
+from yarl import URL
+
+from taskforge.security.egress import literal_address
+from taskforge.steps.http_failure import HttpFailure, refused
+
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+
+_METHOD: Final = re.compile(r"[A-Za-z][A-Za-z0-9!#$%&'*+.^_`|~-]{0,31}")
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_BAD_VALUE: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+_BAD_URL: Final = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
+_AS_WRITTEN: Final = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})*")
+_HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,253})|[0-9A-Fa-f:.]+")
+_HOST_HEADER: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+
+_FRAMING_HEADERS: Final = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "http2-settings",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_BODY_HEADERS: Final = frozenset({"content-encoding", "content-language", "content-location", "content-type"})
+_CREDENTIAL: Final = re.compile(r"auth|cookie|credential|passw|secret|session|signature|token|api-?key|access-?key")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request. Times in milliseconds; `max_bytes` bounds the decoded body of the answer.
+
+    `query` is added to what the URL has. `max_redirects=0` returns a redirect as it is; None takes the client's limit.
+    `fresh` makes a connection for this request alone, so that a connection that the server just closed cannot leave
+    open whether the request arrived.
+    """
+
+    method: str
+    url: str
+    headers: Sequence[tuple[str, str]] = ()
+    query: Sequence[tuple[str, str]] = ()
+    body: bytes | None = None
+    timeout_ms: int = 30_000
+    connect_timeout_ms: int | None = None
+    read_timeout_ms: int | None = None
+    max_bytes: int = 1_048_576
+    max_redirects: int | None = None
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One request on the wire, checked. `headers` hold what the user set, and nothing of HTTP's framing."""
+
+    method: str
+    url: URL
+    headers: CIMultiDict[str]
+    body: bytes | None
+
+    @property
+    def where(self) -> str:
+        """`scheme://host:port`, for messages: a path or query may hold a secret."""
+        return f"{self.url.scheme}://{self.url.host_port_subcomponent}"
+
+
+def first_hop(request: Request) -> Hop:
+    """Check `request` and make its first hop. HttpFailure INVALID_URL, INVALID_HEADER or INVALID_CONFIG."""
+    method = request.method.upper()
+    if _METHOD.fullmatch(request.method) is None or method in ("CONNECT", "TRACE"):
+        raise refused("INVALID_CONFIG", f"{request.method[:40]!r} is no method that a step may use; try GET or POST")
+    url = parse_url(request.url)
+    if request.query:
+        for name, value in request.query:
+            if _has_surrogate(name) or _has_surrogate(value):
+                raise refused("INVALID_URL", f"the query parameter {_shown(name)} is not valid Unicode")
+        url = url.extend_query(request.query)
+    return Hop(method, url, checked_headers(request.headers), request.body)
+
+
+def checked_headers(pairs: Sequence[tuple[str, str]]) -> CIMultiDict[str]:
+    """Return the headers to send. HttpFailure INVALID_HEADER names the one that must not be sent, never its value."""
+    for name, value in pairs:
+        problem = _name_problem(name)
+        if problem is not None:
+            raise refused("INVALID_HEADER", problem)
+        if _BAD_VALUE.search(value) is not None:
+            raise refused(
+                "INVALID_HEADER",
+                f"the value of header {name} has a line break or another control character; "
+                'if it comes from data, remove it there (in jq: gsub("[\\\\x00-\\\\x1f]"; ""))',
+            )
+    headers = CIMultiDict(pairs)
+    if "Host" in headers:
+        hosts = headers.getall("Host")
+        if len(hosts) > 1 or _HOST_HEADER.fullmatch(hosts[0]) is None:
+            raise refused("INVALID_HEADER", "the header Host must be given once, as name or name:port")
+    return headers
+
+
+@lru_cache(maxsize=1024)
+def _name_problem(name: str) -> str | None:
+    if _HEADER_NAME.fullmatch(name) is None:
+        return f"{_shown(name)} is no header name; letters, digits and - are usual"
+    if name.lower() in _FRAMING_HEADERS:
+        return f"the header {name} is set by TaskForge itself; leave it out"
+    return None
+
+
+@lru_cache(maxsize=1024)
+def parse_url(text: str) -> URL:
+    """Read an absolute http or https URL; what is valid in it is sent as it was written. HttpFailure INVALID_URL."""
+    url = _parsed(text, None)
+    if isinstance(url, str):
+        raise refused("INVALID_URL", url)
+    return url
+
+
+def _parsed(text: str, base: URL | None) -> URL | str:
+    """Return the URL, or what is wrong with it. The text itself is not repeated: it may hold a secret."""
+    if _BAD_URL.search(text) is not None:
+        return "the URL has a space, a line break or another control character in it; encode data with jq's @uri"
+    if "\\" in text.partition("?")[0]:
+        return "the URL has a backslash in it; write / or %5C"
+    try:
+        url = URL(text, encoded=_AS_WRITTEN.fullmatch(text) is not None)
+        if base is not None:
+            url = base.join(url)
+        host, port = url.raw_host, url.port
+    except ValueError:
+        return "the URL cannot be read; it must look like https://host/path"
+    if url.scheme not in ("http", "https"):
+        return f"the URL's scheme is {_shown(url.scheme)}; only http and https are possible"
+    if url.raw_user is not None or url.raw_password is not None:
+        return "the URL has a user name or password in it; use an Authorization header instead"
+    if not host or _HOST.fullmatch(host) is None:
+        return "the URL has no valid host; it must look like https://host/path"
+    if port == 0:
+        return "the URL's port is 0"
+    try:
+        literal = literal_address(host)
+    except ValueError as error:
+        return f"the URL's host cannot be read: {error}"
+    if literal is not None and literal != host:
+        url = url.with_host(literal)
+    return url.with_fragment(None) if url.raw_fragment else url
+
+
+def next_hop(hop: Hop, status: int, locations: Sequence[str]) -> Hop:
+    """Make the hop that a redirect asks for. HttpFailure REDIRECT_REFUSED where it leads to no place for a step.
+
+    As browsers do it (RFC 9110, 15.4): 303 turns everything but HEAD into GET, 301 and 302 turn POST into GET; 307 and
+    308 repeat method and body. To another origin, headers whose name speaks of credentials stay behind, as does Host.
+    """
+    if len(set(locations)) != 1:
+        raise _redirect_refused(hop, status, "it has several different Location headers")
+    url = _parsed(locations[0].strip(" \t"), hop.url)
+    if isinstance(url, str):
+        raise _redirect_refused(hop, status, url)
+    method, body = hop.method, hop.body
+    headers = CIMultiDict(hop.headers)
+    if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST"):
+        method, body = "GET", None
+        for name in _BODY_HEADERS:
+            headers.popall(name, None)
+    if url.origin() != hop.url.origin():
+        for name in set(headers):
+            lowered = name.lower()
+            if lowered == "host" or _CREDENTIAL.search(lowered) is not None:
+                headers.popall(name, None)
+    return Hop(method, url, headers, body)
+
+
+def _redirect_refused(hop: Hop, status: int, why: str) -> HttpFailure:
+    return HttpFailure(
+        "REDIRECT_REFUSED", f"{hop.where} answered {status} with a redirect that is not followed: {why}", sent=True
+    )
+
+
+def _has_surrogate(text: str) -> bool:
+    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _shown(text: str) -> str:
+    return ascii(text[:60])
