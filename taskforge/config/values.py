@@ -1,0 +1,153 @@
+"""What a setting's value may be: kinds, ranges and the checks of texts, each with the words for a refusal."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Value = bool | int | float | str | tuple[str, ...]
+Check = Callable[[str], str | None]
+
+_TRUE = frozenset({"true", "yes", "on", "1"})
+_FALSE = frozenset({"false", "no", "off", "0"})
+_HOST_NAME = re.compile(r"(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})|\[?[0-9A-Fa-f:.]+\]?")
+_SHOWN = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One setting's declaration. `check` says what is wrong with a text, or with one entry of a list; None is right."""
+
+    default: Value
+    doc: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    check: Check | None = None
+    entries: str = "texts"
+    secret: bool = False
+
+    def accepted(self) -> str:
+        """In words, what the setting may be."""
+        if self.choices:
+            return "one of " + ", ".join(f'"{choice}"' for choice in self.choices)
+        if isinstance(self.default, bool):
+            return "true or false"
+        if isinstance(self.default, tuple):
+            return f"a list of {self.entries}"
+        if isinstance(self.default, str):
+            return "a text"
+        kind = "a whole number" if isinstance(self.default, int) else "a number"
+        return f"{kind} from {shown(self.low)} to {shown(self.high)}"
+
+    def judge(self, raw: object) -> tuple[Value, None] | tuple[None, str]:
+        """The value in the setting's type, or what is wrong with it."""
+        value = self._typed(raw)
+        if value is None or not self._in_range(value):
+            return None, f"is {self._shown(raw)}; it must be {self.accepted()}"
+        if self.check is not None:
+            listed = isinstance(value, tuple)
+            for entry in value if isinstance(value, tuple) else (value,):
+                wrong = self.check(entry) if isinstance(entry, str) else None
+                if wrong is not None:
+                    return None, f"{'has' if listed else 'is'} {self._shown(entry)}; {wrong}"
+        return value, None
+
+    def _in_range(self, value: Value) -> bool:
+        if isinstance(value, (bool, str, tuple)):
+            return True
+        return (self.low or 0) <= value <= (math.inf if self.high is None else self.high)
+
+    def _shown(self, value: object) -> str:
+        return "not accepted" if self.secret else shown(value)
+
+    def _typed(self, raw: object) -> Value | None:
+        if isinstance(self.default, bool):
+            return raw if isinstance(raw, bool) else None
+        if isinstance(self.default, int):
+            return raw if isinstance(raw, int) and not isinstance(raw, bool) else None
+        if isinstance(self.default, float):
+            return float(raw) if isinstance(raw, (int, float)) and not isinstance(raw, bool) else None
+        if isinstance(self.default, str):
+            return raw if isinstance(raw, str) and (not self.choices or raw in self.choices) else None
+        if isinstance(raw, (list, tuple)) and all(isinstance(entry, str) for entry in raw):
+            return tuple(raw)
+        return None
+
+    def from_variable(self, text: str) -> object:
+        """What a variable's text stands for; text that stands for nothing comes back as it is, for `judge` to refuse.
+
+        Lists are written as in the file (`["a", "b"]`) or with commas (`a, b`).
+        """
+        text = text.strip() if not isinstance(self.default, str) else text
+        if isinstance(self.default, bool):
+            lowered = text.lower()
+            return True if lowered in _TRUE else False if lowered in _FALSE else text
+        if isinstance(self.default, tuple):
+            if not text.startswith("["):
+                return [entry.strip() for entry in text.split(",")]
+            try:
+                return json.loads(text)
+            except ValueError:
+                return text
+        if isinstance(self.default, str) or not re.fullmatch(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?", text):
+            return text
+        return float(text) if "." in text else int(text)
+
+
+def shown(value: object) -> str:
+    """A value as the configuration file would write it, cut when long, never with control characters."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
+    if isinstance(value, (bool, int, float, str, list, tuple, dict)) or value is None:
+        text = json.dumps(value, ensure_ascii=True, default=str)
+    else:
+        text = str(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def check_host(text: str) -> str | None:
+    if _HOST_NAME.fullmatch(text):
+        return None
+    return "it must be a host name or an IP address, without scheme, port or path"
+
+
+def check_range(text: str) -> str | None:
+    import ipaddress
+
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        if "host bits" in str(error):
+            return f"the range is {ipaddress.ip_network(text, strict=False)}"
+        return "it must be an IP range such as 10.0.0.0/8 or an IP address"
+    return None
+
+
+def check_token(text: str) -> str | None:
+    if re.fullmatch(r"[!-~]{8,200}", text) or not text:
+        return None
+    return "it must be 8 to 200 printable ASCII characters without spaces"
+
+
+def json_schema(rule: Rule) -> dict[str, Any]:
+    """The setting as JSON Schema."""
+    found: dict[str, Any] = {"description": rule.doc}
+    if isinstance(rule.default, bool):
+        found["type"] = "boolean"
+    elif isinstance(rule.default, tuple):
+        found |= {"type": "array", "items": {"type": "string"}}
+    elif isinstance(rule.default, str):
+        found["type"] = "string"
+    else:
+        found["type"] = "integer" if isinstance(rule.default, int) else "number"
+        found |= {"minimum": rule.low or 0, "maximum": rule.high}
+    if rule.choices:
+        found["enum"] = list(rule.choices)
+    if not rule.secret:
+        found["default"] = list(rule.default) if isinstance(rule.default, tuple) else rule.default
+    return found
