@@ -47,7 +47,7 @@ class Template(Protocol):
     def render(self, results: Sequence[JSON]) -> JSON: ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Evaluation:
     """What is evaluated for a step in one round trip: its `if`, then its config.
 
@@ -58,6 +58,8 @@ class Evaluation:
     guard: Template | None
     template: Template
     mode: Literal["all", "first_true"] = "all"
+    compiled: Any = None
+    """What the engine made of it on first use; not part of the definition."""
 
 
 @dataclass(frozen=True, slots=True)

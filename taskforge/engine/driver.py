@@ -1,0 +1,310 @@
+"""Drives one run, from event to event: decide, apply in one store verb, then act on what was decided.
+
+A driver is the only one in this process that moves its run. It lives while the run is active here; what waits for a time
+lives in the store alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from taskforge.core import events as ev
+from taskforge.core.decide import Context, decide
+from taskforge.core.errors import LeaseLost, NothingToRetry, RunEnded, RunNotEnded, TaskForgeError, Unavailable
+from taskforge.core.model import Prepared
+from taskforge.core.snapshot import Changes, RunSnapshot
+from taskforge.core.states import RunState
+from taskforge.observe.logs import get_logger
+
+if TYPE_CHECKING:
+    from taskforge.engine.drivers import Drivers
+
+log = get_logger("driver")
+
+_ENDS = (ev.AttemptSucceeded, ev.AttemptFailed, ev.AttemptReleased)
+_PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+"""Pauses between tries to store an outcome while the store cannot take it (a full disk); the last one repeats."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """An event that somebody waits for: it is decided alone, and they get the run or the refusal."""
+
+    event: ev.CancelAsked | ev.RetryAsked
+    answer: asyncio.Future[RunSnapshot]
+
+
+class Driver:
+    """One run in memory. `post` and `ask` may be called at any time; decisions are made one after the other."""
+
+    def __init__(self, drivers: Drivers, run: RunSnapshot) -> None:
+        self.run = run
+        self.is_open = True
+        self._drivers = drivers
+        self._events: list[ev.Event] = []
+        self._asked: list[_Asked] = []
+        self._pumping = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._preparing: set[asyncio.Task[None]] = set()
+        self._epoch = 0
+
+    # ---- from outside
+
+    def post(self, event: ev.Event) -> None:
+        """Have the event decided soon."""
+        if not self.is_open:
+            return
+        self._events.append(event)
+        if not self._pumping:
+            self._pumping = True
+            self._drivers.spawn(self._pump())
+
+    async def settle(self, event: ev.Event) -> None:
+        """Have the event decided, and return when it is applied or somebody else is at it."""
+        if not self.is_open:
+            self._drivers.executor.give_back()
+            return
+        self._events.append(event)
+        if not self._pumping:
+            self._pumping = True
+            await self._pump()
+
+    async def ask(self, event: ev.CancelAsked | ev.RetryAsked) -> RunSnapshot:
+        """Decide the event alone. Raises RunEnded, RunNotEnded, NothingToRetry or a store's refusal."""
+        answer: asyncio.Future[RunSnapshot] = asyncio.get_running_loop().create_future()
+        self._asked.append(_Asked(event, answer))
+        if not self._pumping:
+            self._pumping = True
+            self._drivers.spawn(self._pump())
+        return await answer
+
+    def begin(self) -> Changes:
+        """Decide a new run before it is stored. `committed` or `forget` must follow."""
+        self._pumping = True
+        return self._decide([ev.Begun()], new=True)
+
+    def committed(self, changes: Changes) -> None:
+        """The new run is stored: act on what was decided."""
+        self._after(changes)
+        self._pumping = False
+        if self._events or self._asked:
+            self._pumping = True
+            self._drivers.spawn(self._pump())
+        else:
+            self._rest()
+
+    def forget(self, changes: Changes) -> None:
+        """The new run was not stored: give back the slots that the decision took."""
+        self.is_open = False
+        if changes.starts:
+            self._drivers.executor.give_back(len(changes.starts))
+
+    def replace(self, run: RunSnapshot) -> None:
+        """The store has given this run to us anew: go on from its rows."""
+        self._adopt(run)
+        self.post(ev.TakenUp())
+
+    # ---- the pump
+
+    async def _pump(self) -> None:
+        try:
+            while self._events or self._asked:
+                if self._asked:
+                    await self._answer(self._asked.pop(0))
+                else:
+                    events, self._events = self._events, []
+                    await self._step(events)
+        except Unavailable:
+            # Only when the process gives up; what was not stored is found again at the next start.
+            self._close()
+        except Exception as error:
+            log.exception("driver_failed", run=self.run.id)
+            self._close()
+            self._drivers.failed(error)
+        finally:
+            self._pumping = False
+        self._rest()
+
+    async def _step(self, events: list[ev.Event]) -> None:
+        """Decide events and apply the decision; when the run has moved meanwhile, load it and decide again."""
+        self._drivers.executor.in_flight -= sum(1 for event in events if isinstance(event, _ENDS))
+        while True:
+            changes = self._decide(events)
+            try:
+                await self._apply(changes, _verb(self._drivers, events, changes))
+            except LeaseLost:
+                self._undo(changes)
+                log.warning("lease_lost", run=self.run.id, events=[type(event).__name__ for event in events])
+                if not await self._reload():
+                    return
+                events = [ev.TakenUp(), *(event for event in events if not isinstance(event, ev.TakenUp))]
+                continue
+            self._after(changes)
+            return
+
+    async def _answer(self, asked: _Asked) -> None:
+        """Decide what somebody asked for. A refusal changes nothing."""
+        try:
+            for _ in range(20):
+                self._check(asked.event)
+                changes = self._decide([asked.event])
+                store = self._drivers.store
+                verb = store.cancel_run if isinstance(asked.event, ev.CancelAsked) else store.retry_run
+                try:
+                    await verb(changes)
+                except LeaseLost:
+                    self._undo(changes)
+                    await self._reload(keep=True)
+                    continue
+                except BaseException:
+                    self._undo(changes)
+                    await self._reload(keep=True)
+                    raise
+                self._after(changes)
+                if not asked.answer.done():
+                    asked.answer.set_result(self.run)
+                return
+            raise Unavailable("the run is being changed by others; try again")
+        except TaskForgeError as error:
+            if not asked.answer.done():
+                asked.answer.set_exception(error)
+
+    def _check(self, event: ev.CancelAsked | ev.RetryAsked) -> None:
+        run, detail = self.run, {"state": str(self.run.state)}
+        if isinstance(event, ev.CancelAsked):
+            if run.ended:
+                raise RunEnded(f"the run has ended ({run.state}); only a run in progress is cancelled", detail=detail)
+        elif not run.ended:
+            raise RunNotEnded(f"the run is {run.state}; only a run that has ended is retried", detail=detail)
+        elif run.state is RunState.SUCCEEDED:
+            raise NothingToRetry("the run SUCCEEDED; to run it again, use replay or start a new run", detail=detail)
+
+    def _decide(self, events: list[ev.Event], *, new: bool = False) -> Changes:
+        drivers, executor = self._drivers, self._drivers.executor
+        context = Context(
+            now=drivers.clock.now(),
+            ids=drivers.clock,
+            owner=drivers.node,
+            slots=executor.slots_for(self.run.key, new=new),
+            lease_ms=drivers.lease_ms,
+            output_limit=executor.output_limit,
+            prepare=drivers.expressions.prepare,
+            prepare_output=drivers.expressions.prepare_output,
+        )
+        changes = decide(self.run, events, context)
+        executor.in_flight += len(changes.starts)
+        return changes
+
+    async def _apply(self, changes: Changes, verb: Callable[[Changes], Awaitable[None]]) -> None:
+        """Store the changes; an outcome is never dropped because the store is full or busy."""
+        if changes.is_empty:
+            return
+        pauses = iter(_PAUSES_S)
+        pause = next(pauses)
+        while True:
+            try:
+                await verb(changes)
+            except Unavailable as error:
+                if self._drivers.giving_up:
+                    raise
+                log.warning("store_unavailable", run=self.run.id, error=error.message, pause_s=pause)
+                await asyncio.sleep(pause)
+                pause = next(pauses, _PAUSES_S[-1])
+            else:
+                return
+
+    def _undo(self, changes: Changes) -> None:
+        if changes.starts:
+            self._drivers.executor.give_back(len(changes.starts))
+
+    async def _reload(self, *, keep: bool = False) -> bool:
+        """Load the run anew. Returns False, and closes the driver, when another node drives it now (unless `keep`)."""
+        run = await self._drivers.load(self.run.key)
+        self._adopt(run)
+        if not keep and run.owner not in (None, self._drivers.node):
+            self._close()
+            return False
+        return True
+
+    def _adopt(self, run: RunSnapshot) -> None:
+        held = {at.attempt.id: at.attempt for at in self.run.live.values() if at.attempt is not None}
+        for at in run.live.values():
+            if at.attempt is not None and at.attempt.id in held:
+                at.attempt.value = held[at.attempt.id].value
+        self.run = run
+        self._epoch += 1
+
+    # ---- after the commit
+
+    def _after(self, changes: Changes) -> None:
+        run, drivers = self.run, self._drivers
+        if not changes.is_empty:
+            run.revision += 1
+        for token in changes.aborts:
+            drivers.executor.abort(token)
+        for at in changes.starts:
+            drivers.executor.start(self, at)
+        for path in changes.needs:
+            self._prepare(path)
+        if changes.starved and run.owner is not None:
+            drivers.executor.wait_for_slot(self)
+        self._set_timer(changes)
+        drivers.moved(self, changes)
+        drivers.executor.offer()
+
+    def _prepare(self, path: str) -> None:
+        """Evaluate in process what only lacked the run's number, else ask the jq child."""
+        run = self.run
+        at = run.steps[path] if path else None
+        expressions = self._drivers.expressions
+        prepared = expressions.prepare_output(run) if at is None else expressions.prepare(run, at)
+        if prepared is not None:
+            self.post(ev.StepPrepared(path, prepared))
+            return
+        task = self._drivers.spawn(self._prepare_in_child(path, self._epoch))
+        self._preparing.add(task)
+        task.add_done_callback(self._preparing.discard)
+
+    async def _prepare_in_child(self, path: str, epoch: int) -> None:
+        at = self.run.steps[path] if path else None
+        prepared: Prepared = await self._drivers.expressions.prepare_in_child(self.run, at)
+        if self.is_open and epoch == self._epoch:
+            self.post(ev.StepPrepared(path, prepared))
+
+    def _set_timer(self, changes: Changes) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if changes.wake_at is not None and self.run.owner is not None:
+            pause = max(0, changes.wake_at - self._drivers.clock.now()) / 1000
+            self._timer = asyncio.get_running_loop().call_later(pause, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self.post(ev.TimePassed())
+
+    def _rest(self) -> None:
+        """Leave memory when nothing of the run is active here."""
+        if self.is_open and not self._pumping and self.run.owner is None:
+            self._close()
+
+    def _close(self) -> None:
+        self.is_open = False
+        if self._timer is not None:
+            self._timer.cancel()
+        self._drivers.drop(self)
+        for asked in self._asked:
+            if not asked.answer.done():
+                asked.answer.set_exception(Unavailable("the run is no longer driven here; try again"))
+        self._asked.clear()
+
+
+def _verb(drivers: Drivers, events: list[ev.Event], changes: Changes) -> Callable[[Changes], Awaitable[None]]:
+    if changes.ends:
+        return drivers.store.finish_attempt
+    if all(isinstance(event, ev.TimePassed) for event in events):
+        return drivers.store.resume_wait
+    return drivers.store.advance_run

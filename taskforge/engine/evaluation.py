@@ -1,0 +1,259 @@
+"""Evaluates a step's expressions: in process where they compile, else in the jq child, one round trip a step.
+
+Gives expressions their names (`$input`, `$<step>`, `$steps`, `$run`, …). Data is only ever a variable's value; nothing
+that comes from outside is parsed as an expression.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from taskforge.core.clock import to_rfc3339
+from taskforge.core.errors import Failure
+from taskforge.core.model import JSON, SKIPPED, Evaluation, Name, Prepared, Template
+from taskforge.core.snapshot import RunSnapshot, StepRun
+from taskforge.expressions.compiled import TooBig, compile_single
+from taskforge.expressions.errors import EvaluationFailed
+from taskforge.expressions.evaluator import Batch, Evaluator, Program, condition, single
+
+Inline = Callable[[Mapping[str, JSON], JSON], JSON]
+
+
+class _NeedsNumber(Exception):
+    """The run has no number yet: it gets one when it is stored."""
+
+
+@dataclass(slots=True)
+class _Compiled:
+    """An evaluation, taken apart once: the names it uses, and closures where every program has one."""
+
+    names: frozenset[tuple[str, str | None]]
+    guard: Inline | None
+    programs: tuple[Inline, ...]
+    is_inline: bool
+    is_literal: bool
+
+
+@dataclass(slots=True)
+class Values:
+    """The variables and secrets of the store, by name, as expressions see them."""
+
+    vars: dict[str, JSON] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)
+
+
+class Expressions:
+    """Evaluates for the engine. `prepare` is pure and never waits; `prepare_in_child` asks the jq child."""
+
+    def __init__(self, evaluator: Evaluator, values: Values | None = None) -> None:
+        self._evaluator = evaluator
+        self.values = values or Values()
+
+    def prepare(self, run: RunSnapshot, at: StepRun) -> Prepared | None:
+        """Return the evaluated step, or None where the jq child or the run's number is needed."""
+        return self._inline(run, at, at.step.evaluation)
+
+    def prepare_output(self, run: RunSnapshot) -> Prepared | None:
+        """The same for the run's output."""
+        assert run.plan.output is not None
+        return self._inline(run, None, run.plan.output)
+
+    async def prepare_in_child(self, run: RunSnapshot, at: StepRun | None) -> Prepared:
+        """Evaluate a step (or, with None, the run's output) in the jq child."""
+        evaluation = at.step.evaluation if at is not None else run.plan.output
+        assert evaluation is not None
+        compiled = _compile(evaluation)
+        try:
+            variables = self._variables(run, at, compiled.names)
+            now = run.started_at or run.created_at if at is None else at.ready_at
+            return await self._ask(evaluation, variables, now)
+        except EvaluationFailed as error:
+            return Prepared(failure=Failure(error.code, error.message))
+
+    async def evaluate_later(self, run: RunSnapshot, at: StepRun, template: Template, dot: JSON) -> JSON:
+        """Evaluate a template of a running action with `.` = dot. Raises EvaluationFailed."""
+        names = _names([template])
+        variables = self._variables(run, at, names)
+        results = []
+        inline = [compile_single(expression.source) for expression in template.expressions]
+        try:
+            if all(inline):
+                results = [program(variables, dot) for program in inline if program is not None]
+                return template.render(results)
+        except TooBig:
+            results = []
+        programs = tuple(Program(expression.source, dot) for expression in template.expressions)
+        answers = await self._evaluator.evaluate(Batch(variables, at.ready_at, programs, "all"))
+        return template.render([single(answer) for answer in answers])
+
+    # ---- in process
+
+    def _inline(self, run: RunSnapshot, at: StepRun | None, evaluation: Evaluation) -> Prepared | None:
+        compiled = evaluation.compiled or _compile(evaluation)
+        if compiled.is_literal:
+            return Prepared(evaluation.template.render(()))
+        if not compiled.is_inline:
+            return None
+        try:
+            variables = self._variables(run, at, compiled.names)
+            if compiled.guard is not None and not condition(compiled.guard(variables, None)):
+                return SKIPPED
+            if evaluation.mode == "first_true":
+                return Prepared(_first_true(compiled.programs, variables))
+            return Prepared(evaluation.template.render([program(variables, None) for program in compiled.programs]))
+        except (TooBig, _NeedsNumber):
+            return None
+        except EvaluationFailed as error:
+            return Prepared(failure=Failure(error.code, error.message))
+
+    # ---- in the child
+
+    async def _ask(self, evaluation: Evaluation, variables: dict[str, JSON], now: int) -> Prepared:
+        template = evaluation.template
+        programs = tuple(Program(expression.source) for expression in template.expressions)
+        guard = () if evaluation.guard is None else tuple(Program(e.source) for e in evaluation.guard.expressions)
+        if evaluation.guard is not None and not guard and not condition(evaluation.guard.render(())):
+            return SKIPPED
+        if guard and (evaluation.mode == "first_true" or not programs):
+            answers = await self._evaluator.evaluate(Batch(variables, now, guard, "all"))
+            if not condition(single(answers[0])):
+                return SKIPPED
+            guard = ()
+        if not programs:
+            return Prepared(template.render(()))
+        if evaluation.mode == "first_true":
+            answers = await self._evaluator.evaluate(Batch(variables, now, programs, "first_true"))
+            for index, answer in enumerate(answers):
+                if condition(single(answer)):
+                    return Prepared(index)
+            return Prepared(None)
+        answers = await self._evaluator.evaluate(Batch(variables, now, guard + programs, "guard" if guard else "all"))
+        if guard and not condition(single(answers[0])):
+            return SKIPPED
+        return Prepared(template.render([single(answer) for answer in answers[len(guard) :]]))
+
+    # ---- names
+
+    def _variables(
+        self, run: RunSnapshot, at: StepRun | None, names: frozenset[tuple[str, str | None]]
+    ) -> dict[str, JSON]:
+        found: dict[str, JSON] = {}
+        for root, name in names:
+            if root == "input":
+                found[root] = run.input
+            elif root in _SPECIAL:
+                _SPECIAL[root](self, found, run, at, name)
+            else:
+                step = _visible(run, at, root)
+                found[root] = None if step is None else step.output
+        return found
+
+    def _run(self, found: dict[str, JSON], run: RunSnapshot, at: StepRun | None, name: str | None) -> None:
+        if run.number is None and name in (None, "number"):
+            raise _NeedsNumber
+        started = run.started_at if run.started_at is not None else run.created_at
+        found["run"] = {
+            "id": run.id,
+            "number": run.number,
+            "workflow": run.workflow,
+            "version": run.version,
+            "started_at": to_rfc3339(started),
+        }
+
+    def _steps(self, found: dict[str, JSON], run: RunSnapshot, at: StepRun | None, name: str | None) -> None:
+        steps = found.setdefault("steps", {})
+        for id in run.plan.index if name is None else (name,):
+            step = _visible(run, at, id)
+            if step is not None:
+                steps[id] = {
+                    "state": str(step.state),
+                    "output": step.output,
+                    "error": None if step.error is None else step.error.to_json(),
+                    "attempts": step.attempts,
+                }
+
+    def _trigger(self, found: dict[str, JSON], run: RunSnapshot, at: StepRun | None, name: str | None) -> None:
+        found["trigger"] = run.trigger
+
+    def _now(self, found: dict[str, JSON], run: RunSnapshot, at: StepRun | None, name: str | None) -> None:
+        found["now"] = to_rfc3339(at.ready_at if at is not None else run.started_at or run.created_at)
+
+    def _vars(self, found: dict[str, JSON], run: RunSnapshot, at: StepRun | None, name: str | None) -> None:
+        found["vars"] = _chosen(found.get("vars"), self.values.vars, "vars", name)
+
+    def _secrets(self, found: dict[str, JSON], run: RunSnapshot, at: StepRun | None, name: str | None) -> None:
+        found["secrets"] = _chosen(found.get("secrets"), self.values.secrets, "secrets", name)
+
+
+_SPECIAL = {
+    "run": Expressions._run,
+    "steps": Expressions._steps,
+    "trigger": Expressions._trigger,
+    "now": Expressions._now,
+    "vars": Expressions._vars,
+    "secrets": Expressions._secrets,
+}
+
+
+def _visible(run: RunSnapshot, at: StepRun | None, id: str) -> StepRun | None:
+    """Find the step run that `$<id>` means where `at` stands: the one inside the same items of the same loops."""
+    step = run.plan.index.get(id)
+    if step is None:
+        return None
+    prefixes = ("",) if at is None else at.prefixes
+    depth = len(step.loops)
+    return run.steps.get(prefixes[depth] + id) if depth < len(prefixes) else None
+
+
+def _chosen(before: JSON, values: Mapping[str, JSON], root: str, name: str | None) -> dict[str, JSON]:
+    if name is None:
+        return dict(values)
+    if name not in values:
+        noun = "secret" if root == "secrets" else "variable"
+        raise EvaluationFailed("EXPRESSION_ERROR", f"there is no {noun} {name!r}; set it, or correct ${root}.{name}")
+    return {**(before or {}), name: values[name]}
+
+
+def _first_true(programs: Sequence[Inline], variables: Mapping[str, JSON]) -> int | None:
+    for index, program in enumerate(programs):
+        if condition(program(variables, None)):
+            return index
+    return None
+
+
+def _names(templates: Sequence[Template | None]) -> frozenset[tuple[str, str | None]]:
+    used: set[tuple[str, str | None]] = set()
+    for template in templates:
+        if template is not None:
+            for expression in template.expressions:
+                name: Name
+                for name in expression.names:
+                    used.add((name.root, name.field if name.root in _SPECIAL else None))
+    return frozenset(used)
+
+
+def _constant(value: JSON) -> Inline:
+    return lambda variables, dot: value
+
+
+def _compile(evaluation: Evaluation) -> _Compiled:
+    if isinstance(evaluation.compiled, _Compiled):
+        return evaluation.compiled
+    guard = None
+    if evaluation.guard is not None:
+        if evaluation.guard.expressions:
+            guard = compile_single(evaluation.guard.expressions[0].source)
+        else:
+            guard = _constant(evaluation.guard.render(()))
+    programs = [compile_single(expression.source) for expression in evaluation.template.expressions]
+    has_guard = evaluation.guard is not None
+    compiled = _Compiled(
+        names=_names([evaluation.guard, evaluation.template]),
+        guard=guard,
+        programs=tuple(program for program in programs if program is not None),
+        is_inline=all(program is not None for program in programs) and (guard is not None or not has_guard),
+        is_literal=not programs and not has_guard and evaluation.mode == "all",
+    )
+    evaluation.compiled = compiled
+    return compiled

@@ -1,0 +1,190 @@
+"""Carries out attempts: how many at once, each with its time limit, lease and end.
+
+A slot belongs to one attempt from the decision that leases it to the decision that takes its outcome, so that the next
+step of the same run can have it without a gap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from taskforge.core import events as ev
+from taskforge.core.clock import Clock
+from taskforge.core.errors import Failure
+from taskforge.core.kind import ActionFailed, ActionKind
+from taskforge.core.model import JSON, AttemptFailure
+from taskforge.core.snapshot import StepRun
+from taskforge.engine.evaluation import Expressions
+from taskforge.expressions.errors import EvaluationFailed
+from taskforge.observe.logs import get_logger
+
+if TYPE_CHECKING:
+    from taskforge.engine.driver import Driver
+
+log = get_logger("executor")
+
+NOBODY = -1
+"""`Executor.alone` while all attempts in flight are waited for, so that one run can then be alone."""
+
+
+class Attempting:
+    """What an action may use while it runs (`core.kind.AttemptContext`)."""
+
+    __slots__ = ("_driver", "_executor", "at", "deadline_ms", "idempotency_key", "output_limit", "resources")
+
+    def __init__(self, executor: Executor, driver: Driver, at: StepRun, deadline_ms: int | None) -> None:
+        self._executor = executor
+        self._driver = driver
+        self.at = at
+        self.deadline_ms = deadline_ms
+        self.idempotency_key = f"{driver.run.id}/{at.idempotency_suffix}"
+        self.output_limit = executor.output_limit
+        self.resources = executor.resources
+
+    def now(self) -> int:
+        return self._executor.clock.now()
+
+    async def evaluate(self, name: str, dot: JSON) -> JSON:
+        template = self.at.step.later[name]
+        try:
+            return await self._executor.expressions.evaluate_later(self._driver.run, self.at, template, dot)
+        except EvaluationFailed as error:
+            raise ActionFailed(AttemptFailure(Failure(error.code, f"`{name}`: {error.message}"))) from None
+
+
+class Executor:
+    """Runs attempts as tasks. `limit` attempts at once; `resources` is what kinds may use, by name."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        expressions: Expressions,
+        resources: Mapping[str, Any],
+        *,
+        limit: int,
+        default_timeout_ms: int,
+        output_limit: int,
+    ) -> None:
+        self.clock = clock
+        self.expressions = expressions
+        self.resources = resources
+        self.output_limit = output_limit
+        self.in_flight = 0
+        self.stopping = False
+        self.backlog = False
+        """Stored runs are waiting for a slot: new ones must not overtake them."""
+        self.alone: int | None = None
+        """The key of the run that has all slots for itself, or NOBODY, or None: everyone may begin."""
+        self.on_free: Callable[[], None] = lambda: None
+        self._limit = limit
+        self._default_timeout_ms = default_timeout_ms
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._starved: deque[Driver] = deque()
+
+    def slots_for(self, key: int, *, new: bool = False) -> int:
+        """Return how many attempts the run may begin now."""
+        if self.stopping or (self.alone is not None and self.alone != key) or (new and self.backlog):
+            return 0
+        return max(0, self._limit - self.in_flight)
+
+    @property
+    def free(self) -> int:
+        return 0 if self.stopping or self.alone is not None else max(0, self._limit - self.in_flight)
+
+    def wait_for_slot(self, driver: Driver) -> None:
+        """Have `driver` told when there is a free slot."""
+        if driver not in self._starved:
+            self._starved.append(driver)
+
+    def give_back(self, slots: int = 1) -> None:
+        """Slots are free again: tell who waits, in order."""
+        self.in_flight -= slots
+        self.offer()
+
+    def offer(self) -> None:
+        """Hand free slots to whom waits for one."""
+        free = self.free
+        while free > 0 and self._starved:
+            driver = self._starved.popleft()
+            if driver.is_open:
+                driver.post(ev.TimePassed())
+                free -= 1
+        if free > 0:
+            self.on_free()
+
+    def holds(self, token: str) -> bool:
+        return token in self._tasks
+
+    def start(self, driver: Driver, at: StepRun) -> None:
+        """Begin the leased attempt of `at`. Its slot was taken by the decision."""
+        assert at.attempt is not None
+        token = at.attempt.id
+        task = asyncio.create_task(self._carry_out(driver, at, token, at.attempt.value), name=f"attempt {token}")
+        self._tasks[token] = task
+
+    def abort(self, token: str) -> None:
+        """Stop an attempt whose outcome no longer matters."""
+        task = self._tasks.get(token)
+        if task is not None:
+            task.cancel()
+
+    async def stop(self, grace_s: float) -> None:
+        """Begin nothing more; let attempts end for `grace_s` seconds; release the rest."""
+        self.stopping = True
+        if self._tasks:
+            await asyncio.wait(list(self._tasks.values()), timeout=grace_s)
+        rest = list(self._tasks.values())
+        for task in rest:
+            task.cancel("release")
+        if rest:
+            await asyncio.wait(rest, timeout=5)
+
+    async def _carry_out(self, driver: Driver, at: StepRun, token: str, value: JSON) -> None:
+        event: ev.Event | None
+        try:
+            event = await self._attempt(driver, at, token, value)
+        except asyncio.CancelledError as error:
+            # Aborted: a decision has ended the attempt already. Released: we are shutting down.
+            event = ev.AttemptReleased(at.path, token) if error.args == ("release",) else None
+        finally:
+            self._tasks.pop(token, None)
+        if event is None:
+            self.give_back()
+        else:
+            await driver.settle(event)
+
+    async def _attempt(self, driver: Driver, at: StepRun, token: str, value: JSON) -> ev.Event:
+        kind = at.step.kind
+        assert isinstance(kind, ActionKind)
+        left = None if at.deadline_at is None else max(1, at.deadline_at - self.clock.now())
+        bound = kind.attempt_timeout_ms(value) or self._default_timeout_ms
+        limit = bound if left is None else min(bound, left)
+        context = Attempting(self, driver, at, left)
+        try:
+            async with asyncio.timeout(limit / 1000) as scope:
+                output = await kind.run(value, context)
+            return ev.AttemptSucceeded(at.path, token, output)
+        except ActionFailed as error:
+            return ev.AttemptFailed(at.path, token, error.result)
+        except TimeoutError:
+            if scope.expired():
+                return ev.AttemptFailed(at.path, token, _timed_out(limit, by_step=left == limit))
+            return self._crashed(at, token)
+        except Exception:
+            return self._crashed(at, token)
+
+    def _crashed(self, at: StepRun, token: str) -> ev.Event:
+        log.exception("step_crashed", step=at.path, kind=at.step.kind.name, attempt=token)
+        message = f"the `{at.step.kind.name}` step's own code raised an unexpected error; see the log"
+        return ev.AttemptFailed(at.path, token, AttemptFailure(Failure("STEP_CRASHED", message)))
+
+
+def _timed_out(limit_ms: int, *, by_step: bool) -> AttemptFailure:
+    if by_step:
+        failure = Failure("STEP_TIMEOUT", "the step, with its attempts and pauses, took longer than its `timeout`")
+        return AttemptFailure(failure, timed_out=True)
+    message = f"the attempt took longer than {limit_ms / 1000:g} s"
+    return AttemptFailure(Failure("ATTEMPT_TIMEOUT", message), error_class="timeout", timed_out=True)

@@ -1,0 +1,190 @@
+"""What time makes due: waiting runs, leases to renew or to rescue, runs to forget.
+
+There is no polling on the hot path: the due loop sleeps until the earliest `due_at`, until somebody tells it of an
+earlier one, or until a slot is free for runs that wait for one. The slow poll is only a net.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from taskforge.core.clock import Clock
+from taskforge.core.errors import Unavailable
+from taskforge.engine.drivers import Drivers
+from taskforge.engine.executor import NOBODY, Executor
+from taskforge.observe.logs import get_logger
+from taskforge.store.protocol import Store
+
+log = get_logger("timers")
+
+_BATCH = 64
+_PRUNE_S = 3600
+_PRUNE_BATCH = 200
+
+
+class Timers:
+    """`start` takes up what a dead process left, then keeps time until `stop`."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        drivers: Drivers,
+        executor: Executor,
+        *,
+        node: str,
+        lease_ms: int,
+        poll_s: float,
+        keep_runs_ms: int | None = None,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._drivers = drivers
+        self._executor = executor
+        self._node = node
+        self._lease_ms = lease_ms
+        self._poll_s = poll_s
+        self._keep_runs_ms = keep_runs_ms
+        self._wake = asyncio.Event()
+        self._next_due: int | None = None
+        self._loop: asyncio.Task[None] | None = None
+        self._scheduler = AsyncIOScheduler(timezone="UTC")
+        self.on_failure: Callable[[BaseException], None] = lambda error: None
+        self.turned_at = 0.0
+        """When the due loop last turned (monotonic seconds): it must turn at least once in each poll."""
+
+    async def start(self) -> None:
+        """Free what dead processes held, and begin to keep time."""
+        dead = await self._store.register_node(self._node, "{}", self._clock.now())
+        if dead:
+            rescued = await self._store.rescue_leases(dead, self._clock.now(), keep=self._node)
+            log.info("runs_rescued", runs=rescued.runs, attempts=rescued.attempts)
+        if await self._store.next_due(suspects=True) is not None:
+            self._executor.alone = NOBODY
+        self._drivers.on_due = self._note_due
+        self._executor.on_free = self._slot_is_free
+        self.turned_at = self._clock.monotonic()
+        self._loop = asyncio.create_task(self._keep_time(), name="due loop")
+        self._loop.add_done_callback(self._loop_ended)
+        every = self._lease_ms / 3000
+        self._every(every, self._renew_leases)
+        self._every(every, self._rescue_leases)
+        if self._keep_runs_ms is not None:
+            self._every(_PRUNE_S, self._prune_runs)
+        self._scheduler.start()
+
+    async def stop(self) -> None:
+        """Take nothing up any more. Leases are still renewed until `close`."""
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+
+    def close(self) -> None:
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
+
+    def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        self._scheduler.add_job(work, "interval", seconds=seconds, coalesce=True, max_instances=1, misfire_grace_time=None)
+
+    def _loop_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            error = task.exception()
+            log.error("due_loop_failed", exc_info=error)
+            assert error is not None
+            self.on_failure(error)
+
+    # ---- due runs
+
+    def _note_due(self, due_at: int) -> None:
+        if self._next_due is None or due_at < self._next_due:
+            self._next_due = due_at
+            self._wake.set()
+
+    def _slot_is_free(self) -> None:
+        if self._executor.backlog:
+            self._wake.set()
+
+    async def _keep_time(self) -> None:
+        while True:
+            self.turned_at = self._clock.monotonic()
+            self._wake.clear()
+            try:
+                if self._executor.alone is not None:
+                    await self._take_suspect()
+                else:
+                    await self._take_due()
+            except Unavailable as error:
+                log.warning("store_unavailable", error=error.message)
+                await asyncio.sleep(min(self._poll_s, 1.0))
+                continue
+            await self._sleep()
+
+    async def _sleep(self) -> None:
+        pause = self._poll_s
+        if self._next_due is not None and not (self._executor.free <= 0 and self._next_due <= self._clock.now()):
+            pause = min(pause, max(0.0, (self._next_due - self._clock.now()) / 1000))
+        if pause > 0:
+            try:
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _take_due(self) -> None:
+        """Take up due runs as long as there are free slots for them."""
+        free = self._executor.free
+        if free <= 0:
+            return
+        limit = min(free, _BATCH)
+        taken = await self._store.lease_steps(self._node, self._clock.now(), limit)
+        for rows in taken:
+            await self._drivers.adopt(rows)
+        self._executor.backlog = len(taken) == limit
+        self._next_due = self._clock.now() if len(taken) == limit else await self._store.next_due()
+        if len(taken) == limit:
+            # Let what was taken begin before more is taken.
+            await asyncio.sleep(0)
+
+    async def _take_suspect(self) -> None:
+        """Take up, alone, one run that was in flight at too many deaths of the server; the others wait meanwhile."""
+        executor = self._executor
+        if executor.alone != NOBODY or executor.in_flight > 0:
+            self._next_due = None
+            return
+        taken = await self._store.lease_steps(self._node, self._clock.now(), 1, suspects=True)
+        if not taken:
+            executor.alone = None
+            self._next_due = self._clock.now()
+            executor.offer()
+            return
+        executor.alone = taken[0].run.key
+        log.warning("run_taken_up_alone", run=taken[0].run.id, reason="it was in flight at several deaths of the server")
+        await self._drivers.adopt(taken[0])
+        self._next_due = None
+
+    # ---- leases
+
+    async def _renew_leases(self) -> None:
+        try:
+            await self._store.renew_leases(self._node, self._clock.now() + self._lease_ms)
+        except Unavailable as error:
+            log.warning("leases_not_renewed", error=error.message)
+
+    async def _rescue_leases(self) -> None:
+        try:
+            rescued = await self._store.rescue_leases(None, self._clock.now(), keep=self._node)
+        except Unavailable as error:
+            log.warning("leases_not_rescued", error=error.message)
+            return
+        if rescued.runs:
+            log.warning("runs_rescued", runs=rescued.runs, attempts=rescued.attempts)
+            self._note_due(self._clock.now())
+
+    async def _prune_runs(self) -> None:
+        assert self._keep_runs_ms is not None
+        before = self._clock.now() - self._keep_runs_ms
+        while await self._store.prune_runs(before, _PRUNE_BATCH) == _PRUNE_BATCH:
+            await asyncio.sleep(0.05)
