@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from taskforge.config.settings import SECTIONS, Settings, rules
-from taskforge.config.values import Rule, Value, shown
+from taskforge.config.values import Value, shown
 from taskforge.core.errors import StartupError
 
 CONFIG_FILE = "config.toml"
@@ -135,6 +135,8 @@ def _parse(path: Path, content: bytes) -> tuple[str, dict[str, Any]]:
         raise ConfigError([f"{path}:{line}:{column}: this is not valid TOML: {reason}"]) from None
     except RecursionError:
         raise ConfigError([f"{path}:1:1: the file is nested too deeply"]) from None
+    except ValueError as error:  # a number of thousands of digits
+        raise ConfigError([f"{path}:1:1: the file holds a value that cannot be read: {error}"]) from None
 
 
 def _from_variables(environ: Mapping[str, str], faults: list[str]) -> dict[tuple[str, str], _Given]:
@@ -185,11 +187,9 @@ def _unknown_key(section: str, key: str) -> str:
 
 
 def _nearest_variable(name: str) -> str:
-    known: dict[str, Rule] = {
-        f"{_PREFIX}{section}__{key}".upper(): rule for section, keys in rules().items() for key, rule in keys.items()
-    }
-    near = _nearest(name.upper(), known)
-    return f"; did you mean {near} ({known[near].accepted()})?" if near else ""
+    known = {f"{section}__{key}".upper(): rule for section, keys in rules().items() for key, rule in keys.items()}
+    near = _nearest(name.removeprefix(_PREFIX).upper(), known)
+    return f"; did you mean {_PREFIX}{near} ({known[near].accepted()})?" if near else ""
 
 
 def _nearest(word: str, known: Iterable[str]) -> str | None:

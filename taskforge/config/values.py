@@ -92,7 +92,7 @@ class Rule:
                 return [entry.strip() for entry in text.split(",")]
             try:
                 return json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return text
         if isinstance(self.default, str) or not re.fullmatch(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?", text):
             return text
@@ -103,10 +103,10 @@ def shown(value: object) -> str:
     """A value as the configuration file would write it, cut when long, never with control characters."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
-    if isinstance(value, (bool, int, float, str, list, tuple, dict)) or value is None:
-        text = json.dumps(value, ensure_ascii=True, default=str)
-    else:
-        text = str(value)
+    try:
+        text = json.dumps(value, ensure_ascii=True, default=str) if not hasattr(value, "isoformat") else str(value)
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a very long number"
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
