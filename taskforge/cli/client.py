@@ -1,0 +1,203 @@
+"""The only module that speaks HTTP. Every answer that is no success becomes a CommandError with an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from taskforge.cli.connection import Connection, is_loopback
+from taskforge.cli.failure import CommandError, Exit
+from taskforge.core.jsontext import JsonError, dump_bytes, loads
+
+if TYPE_CHECKING:
+    from httpx2 import Client as HttpClient
+    from httpx2 import Response
+
+_CODES = {400: Exit.USAGE, 401: Exit.UNREACHABLE, 403: Exit.UNREACHABLE, 404: Exit.NOT_FOUND, 409: Exit.CONFLICT,
+          413: Exit.USAGE, 415: Exit.USAGE, 421: Exit.UNREACHABLE, 422: Exit.USAGE}  # fmt: skip
+_CONNECT_S = 5.0
+_ANSWER_S = 60.0
+_MEDIA = {"yaml": "application/yaml", "json": "application/json"}
+
+
+class Client:
+    """Calls of the API, by what they do. Paths and shapes are those of the interface, section 5."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._http: HttpClient | None = None
+
+    def close(self) -> None:
+        if self._http is not None:
+            self._http.close()
+
+    # ---- calls
+
+    def get(self, *path: str, **query: Any) -> Any:
+        return self._call("GET", path, query=query)
+
+    def post(self, *path: str, body: Any = None, headers: Mapping[str, str] | None = None, **query: Any) -> Any:
+        content = None if body is None else dump_bytes(body)
+        return self._call("POST", path, query=query, content=content, media="json", headers=headers)
+
+    def patch(self, *path: str, body: Any) -> Any:
+        return self._call("PATCH", path, content=dump_bytes(body), media="json")
+
+    def delete(self, *path: str) -> Any:
+        return self._call("DELETE", path)
+
+    def put_document(self, *path: str, content: bytes, media: str) -> Any:
+        return self._call("PUT", path, content=content, media=media)
+
+    def pages(self, *path: str, **query: Any) -> Iterator[Any]:
+        """Every item of a list, page by page."""
+        cursor: str | None = None
+        while True:
+            page = self.get(*path, **{**query, "cursor": cursor, "limit": 500})
+            yield from page["items"]
+            cursor = page.get("next_cursor")
+            if not cursor:
+                return
+
+    def alive(self) -> str | None:
+        """What keeps the server from working, or None when it is ready. CommandError when there is no server."""
+        answer = self._send("GET", "/readyz")
+        if answer.status_code == 200:
+            return None
+        return _problem(answer).get("detail") or f"it answers {answer.status_code}"
+
+    # ---- how
+
+    def _call(
+        self,
+        method: str,
+        path: tuple[str, ...],
+        *,
+        query: Mapping[str, Any] | None = None,
+        content: bytes | None = None,
+        media: str = "json",
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        sent = dict(headers or {})
+        if content is not None:
+            sent["content-type"] = _MEDIA[media]
+        if self.connection.token:
+            sent["authorization"] = f"Bearer {self.connection.token}"
+        url = "/v1/" + "/".join(quote(part, safe=":") for part in path)
+        chosen = {key: value for key, value in (query or {}).items() if value is not None and value != ()}
+        answer = self._send(method, url, params=chosen, content=content, headers=sent)
+        if not answer.is_success:
+            raise self._refusal(answer)
+        if not answer.content:
+            return None
+        try:
+            return loads(answer.content)
+        except JsonError:
+            raise self._stranger(answer) from None
+
+    def _send(self, method: str, url: str, **request: Any) -> Response:
+        import httpx2
+
+        try:
+            if self._http is None:
+                self._http = self._open()
+            return self._http.request(method, url, **request)
+        except httpx2.TimeoutException as error:
+            early = isinstance(error, httpx2.ConnectTimeout)
+            words = f"does not answer within {_CONNECT_S if early else _ANSWER_S:g} s"
+            raise self._unreachable(words, started=not early) from None
+        except httpx2.ConnectError as error:
+            raise self._unreachable(f"cannot be reached: {_reason(error)}") from None
+        except (httpx2.TransportError, httpx2.InvalidURL, UnicodeError) as error:
+            raise self._unreachable(f"broke the connection off: {_reason(error)}", started=True) from None
+
+    def _open(self) -> HttpClient:
+        import httpx2
+
+        from taskforge import __version__
+
+        url = self.connection.url
+        return httpx2.Client(
+            base_url=url,
+            headers={"user-agent": f"taskforge/{__version__}", "accept": "application/json"},
+            timeout=httpx2.Timeout(_ANSWER_S, connect=_CONNECT_S),
+            # A proxy is for other machines; to this one the way is always direct.
+            trust_env=not is_loopback(url),
+            follow_redirects=False,
+        )
+
+    def _unreachable(self, words: str, *, started: bool = False) -> CommandError:
+        if started:
+            hint = "what was asked for may have been done; look before you repeat it"
+        elif self.connection.local:
+            hint = "start one with: taskforge up   (or, in the foreground: taskforge serve)"
+        else:
+            hint = "check --server or TASKFORGE_SERVER; a server of your own starts with: taskforge up"
+        return CommandError(f"the server at {self.connection.url} {words}", hint=hint, code=Exit.UNREACHABLE)
+
+    def _stranger(self, answer: Response) -> CommandError:
+        media = answer.headers.get("content-type", "no content type")
+        return CommandError(
+            f"what answers at {self.connection.url} is no TaskForge server (HTTP {answer.status_code}, {media})",
+            hint="check --server or TASKFORGE_SERVER",
+            code=Exit.UNREACHABLE,
+        )
+
+    def _refusal(self, answer: Response) -> CommandError:
+        problem = _problem(answer)
+        if not problem:
+            return self._stranger(answer)
+        status = answer.status_code
+        if status == 401:
+            return self._unauthorised(problem)
+        message = str(problem.get("detail") or problem.get("title") or f"the server answers {status}")
+        errors = problem.get("errors") or []
+        hint = problem.get("hint")
+        return CommandError(
+            message,
+            hint=str(hint) if hint else None,
+            code=_CODES.get(status, Exit.FAILED),
+            lines=[place_line(error) for error in errors if isinstance(error, dict)],
+        )
+
+    def _unauthorised(self, problem: Mapping[str, Any]) -> CommandError:
+        if self.connection.token:
+            told = problem.get("detail") or "the token is not accepted"
+            hint = "it may have been revoked, or belong to another server; check --token or TASKFORGE_TOKEN"
+        else:
+            told = "this server wants a token, and there is none"
+            hint = "give it with TASKFORGE_TOKEN or --token, or set TASKFORGE_HOME to the server's home"
+        return CommandError(f"{self.connection.url}: {told}", hint=hint, code=Exit.UNREACHABLE)
+
+
+def place_line(error: Mapping[str, Any], file: str = "") -> str:
+    """One entry of a problem's `errors` as `FILE:LINE:COL: message (hint)`; without a file, with its path."""
+    from taskforge.core.problem import Problem, format_problem
+
+    line, column = error.get("line"), error.get("column")
+    path = str(error.get("path") or "")
+    found = Problem(
+        path,
+        str(error.get("message") or ""),
+        line if isinstance(line, int) else None,
+        column if isinstance(column, int) else None,
+        str(error["hint"]) if error.get("hint") else None,
+    )
+    return format_problem(found, file or path)
+
+
+def _problem(answer: Response) -> dict[str, Any]:
+    if "problem+json" not in answer.headers.get("content-type", ""):
+        return {}
+    try:
+        found = loads(answer.content)
+    except JsonError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _reason(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    number = text.partition("]")
+    return number[2].strip() if text.startswith("[Errno") else text

@@ -1,0 +1,102 @@
+"""Which server a command talks to, and with which token: options, then variables, then the home."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from taskforge.cli.failure import CommandError, Exit
+from taskforge.config.home import is_home
+from taskforge.config.reading import ConfigError, load_settings, resolve_home
+from taskforge.config.settings import Settings
+
+PID_FILE = "serve.pid"
+
+
+class Connection(NamedTuple):
+    """`local`: the address came from the home, so that a command of ours could start this server."""
+
+    url: str
+    token: str
+    local: bool
+    home: Path
+
+
+def find_connection(server: str | None, token: str | None, environ: Mapping[str, str]) -> Connection:
+    """Raises CommandError where what was given cannot be meant."""
+    home = resolve_home(environ)
+    given = server or environ.get("TASKFORGE_SERVER") or ""
+    secret = token or environ.get("TASKFORGE_TOKEN") or ""
+    settings = load_settings(home, environ) if not (given and secret) else None
+    if not given:
+        assert settings is not None
+        return Connection(home_url(settings), _usable(secret or settings.auth.token), True, home)
+    url = _checked(given)
+    if not secret and settings is not None and _belongs(url, settings):
+        secret = settings.auth.token
+    return Connection(url, _usable(secret), False, home)
+
+
+def home_url(settings: Settings) -> str:
+    """The address of the home's server: what a running one wrote down, else what the configuration says."""
+    written = _written(settings.home)
+    if written is not None:
+        return written
+    host = settings.server.host.strip("[]")
+    if host in ("0.0.0.0", "", "*"):
+        host = "127.0.0.1"
+    elif host == "::":
+        host = "::1"
+    scheme = "https" if settings.server.tls_cert else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.server.port}"
+
+
+def is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _written(home: Path) -> str | None:
+    """The second line of `serve.pid`: a server may listen elsewhere than the configuration says (`--port`)."""
+    try:
+        lines = (home / PID_FILE).read_text("utf-8", "replace").split()
+    except OSError:
+        return None
+    return lines[1] if len(lines) > 1 and lines[1].startswith(("http://", "https://")) else None
+
+
+def _checked(url: str) -> str:
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    try:
+        fit = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        fit = False
+    if not fit or parts.query or parts.fragment or parts.username is not None:
+        raise CommandError(
+            f"{url!r} is no address of a server", hint="write it like http://127.0.0.1:7788", code=Exit.USAGE
+        )
+    return parts.geturl().rstrip("/")
+
+
+def _belongs(url: str, settings: Settings) -> bool:
+    """The home's token is the administrator's: it goes to this machine or to the configured host, nowhere else."""
+    return is_loopback(url) or urlsplit(url).hostname == settings.server.host
+
+
+def _usable(token: str) -> str:
+    if token and not all("!" <= char <= "~" for char in token):
+        raise CommandError("the token has characters that no token has", code=Exit.UNREACHABLE)
+    return token
+
+
+def home_exists(environ: Mapping[str, str]) -> bool:
+    try:
+        return is_home(resolve_home(environ))
+    except ConfigError:
+        return False

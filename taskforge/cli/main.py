@@ -1,0 +1,88 @@
+"""The list of commands, and the handler at the top: whatever happens, one clear line and a stable exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from taskforge.cli.command import Place, Root, Session
+from taskforge.cli.failure import CommandError, Exit
+from taskforge.cli.render import Screen
+
+SECTIONS = {
+    "Start here": {
+        "demo": Place("taskforge.cli.demo", "demo", "See a workflow survive kill -9, in a throw-away home."),
+        "init": Place("taskforge.cli.server", "init", "Make the home: configuration, token and key."),
+        "up": Place("taskforge.cli.background", "up", "Start the server in the background; wait until it is ready."),
+        "down": Place("taskforge.cli.background", "down", "Stop the server; attempts get their grace time."),
+        "serve": Place("taskforge.cli.server", "serve", "Run the server in the foreground."),
+        "status": Place("taskforge.cli.server", "status", "What runs, and where."),
+    },
+    "Workflows": {
+        "validate": Place("taskforge.cli.documents", "validate", "Check workflow files; needs no server."),
+        "apply": Place("taskforge.cli.documents", "apply", "Make the server have these workflows."),
+        "workflow": Place("taskforge.cli.workflows", "workflow", "List, show, enable, disable and delete workflows."),
+    },
+    "Runs": {
+        "run": Place("taskforge.cli.run", "run", "Start a run."),
+        "runs": Place("taskforge.cli.runs", "runs", "List, show, cancel and retry runs."),
+        "dead": Place("taskforge.cli.dead", "dead", "Dead letters: steps that have used up their attempts."),
+    },
+    "More": {
+        "token": Place("taskforge.cli.tokens", "token", "Create, list and revoke API tokens."),
+        "version": Place("taskforge.cli.server", "version", "The program's version."),
+    },
+}
+
+root = Root(
+    "taskforge",
+    sections=SECTIONS,
+    help="Durable workflows: accepted runs survive crashes, and always end.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or document, 3 no server or access, 4 not found, 5 conflict.",
+)
+
+
+def run_command_line(arguments: Sequence[str]) -> int:
+    """Run one command; returns its exit code. Never lets an exception out."""
+    screen = Screen()
+    session = Session(screen)
+    code: int = Exit.DONE
+    try:
+        code = _run(arguments, session)
+        screen.flush()
+    except CommandError as fault:
+        screen.error(fault)
+        code = fault.code
+    except KeyboardInterrupt:
+        code = Exit.INTERRUPTED
+    finally:
+        session.close()
+    return int(code)
+
+
+def _run(arguments: Sequence[str], session: Session) -> int:
+    from taskforge.core.errors import StartupError
+
+    try:
+        result = root.main(list(arguments) or ["--help"], prog_name="taskforge", standalone_mode=False, obj=session)
+        return result if isinstance(result, int) else Exit.DONE
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as wrong:
+        path = wrong.ctx.command_path if isinstance(wrong, click.UsageError) and wrong.ctx else "taskforge"
+        raise CommandError(wrong.format_message(), hint=f"{path} --help", code=Exit.USAGE) from None
+    except click.exceptions.Abort:
+        raise KeyboardInterrupt from None
+    except StartupError as error:
+        raise CommandError(error.message) from None
+    except (CommandError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if sys.flags.dev_mode:
+            raise
+        raise CommandError(
+            f"this is a fault of taskforge itself: {type(error).__name__}: {error}",
+            hint="repeat the command with `python -X dev -m taskforge …` to see where, and report it",
+        ) from None

@@ -1,0 +1,116 @@
+"""`init serve status version`: the home, the server in the foreground, and what runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from taskforge.cli.command import Example, Session, command, pass_session
+from taskforge.cli.failure import CommandError, Exit
+from taskforge.cli.render import Cell, Paint
+
+
+@command(
+    "init",
+    examples=[
+        Example("taskforge init", "in TASKFORGE_HOME, else ~/.taskforge"),
+        Example("TASKFORGE_HOME=./here taskforge init"),
+    ],
+)
+@pass_session
+def init(session: Session) -> int:
+    """Make the home: configuration, token and key.
+
+    Run again, it changes nothing and says so.
+    """
+    from taskforge.config.home import create_home
+    from taskforge.config.reading import load_settings, resolve_home
+
+    screen = session.screen
+    report = create_home(resolve_home(screen.environ))
+    settings = load_settings(report.home, screen.environ)
+    for warning in (*report.warnings, *settings.warnings):
+        screen.note(Paint("warning:", "yellow"), " ", warning)
+    if session.machine:
+        screen.document({"home": str(report.home), "created": [name for name in report.created if name != "."]})
+    elif screen.quiet:
+        screen.line(str(report.home))
+    elif report.created:
+        screen.line(Paint("✔", "green"), f" {report.home} is ready: config.toml with the API token, secret.key")
+        screen.line("  next: ", Paint("taskforge up", "bold"), ", then ", Paint("taskforge apply FILE", "bold"))
+    else:
+        screen.line(f"{report.home} was there already; nothing has changed")
+    return Exit.DONE
+
+
+@command("serve", examples=[Example("taskforge serve"), Example("taskforge serve --port 8080")])
+@click.option("--host", metavar="H", help="Address to listen on, for this time only.")
+@click.option("--port", metavar="P", help="Port to listen on, for this time only; 0 takes a free one.")
+@pass_session
+def serve(session: Session, host: str | None, port: str | None) -> int:
+    """Run the server in the foreground.
+
+    In a new home it does what `init` does first. Prints one line when it is ready. Ctrl-C or SIGTERM ends it: running
+    attempts get a grace time, and what they leave goes on at the next start.
+    """
+    from taskforge.app import serve as run_server
+    from taskforge.config.reading import resolve_home
+
+    given = {"server.host": host, "server.port": port}
+    return run_server(resolve_home(session.screen.environ), {name: text for name, text in given.items() if text})
+
+
+@command("version", examples=[Example("taskforge version"), Example("taskforge version -o json")])
+@pass_session
+def version(session: Session) -> int:
+    """Print the program's version."""
+    from taskforge import __version__
+
+    if session.machine:
+        session.screen.document({"version": __version__})
+    else:
+        session.screen.line(__version__ if session.screen.quiet else f"taskforge {__version__}")
+    return Exit.DONE
+
+
+@command("status", examples=[Example("taskforge status"), Example("taskforge status -o json")])
+@pass_session
+def status(session: Session) -> int:
+    """Show what runs, and where.
+
+    Exit code 0: the server is ready. 1: it is there, but not ready. 3: there is none.
+    """
+    from taskforge import __version__
+
+    client, screen = session.client, session.screen
+    hindrance = client.alive()
+    stats: dict[str, Any] = client.get("stats")
+    home = str(client.connection.home)
+    if session.machine:
+        facts = {"server": client.connection.url, "ready": hindrance is None, "reason": hindrance}
+        screen.document({**facts, "home": home, "version": __version__, "stats": stats})
+        return Exit.DONE if hindrance is None else Exit.FAILED
+    if not screen.quiet:
+        ready: Cell = Paint("ready", "green") if hindrance is None else Paint("not ready", "bad")
+        screen.line(Paint("server".ljust(14), "dim"), client.connection.url, "  ", ready)
+        if client.connection.local:
+            screen.line(Paint("home".ljust(14), "dim"), home)
+        screen.line(Paint("version".ljust(14), "dim"), __version__)
+        for label, text in _figures(stats):
+            screen.line(Paint(label.ljust(14), "dim"), text)
+    if hindrance is not None:
+        raise CommandError(f"the server is there, but not ready: {hindrance}", hint="its log says more: serve.log")
+    return Exit.DONE
+
+
+def _figures(stats: dict[str, Any]) -> list[tuple[str, str]]:
+    runs = ", ".join(f"{count} {name}" for name, count in stats.get("runs", {}).items() if count) or "none yet"
+    ready = stats.get("ready_steps") or 0
+    oldest = stats.get("oldest_ready_s")
+    waiting = f"{ready} ready" + (f", the oldest for {float(oldest):.1f}s" if ready and oldest is not None else "")
+    size = (stats.get("db_bytes") or 0) + (stats.get("wal_bytes") or 0)
+    found = [("runs", runs), ("steps", waiting), ("dead letters", f"{stats.get('dead_letters') or 0} open")]
+    if stats.get("schedules_overdue"):
+        found.append(("schedules", f"{stats['schedules_overdue']} overdue"))
+    return [*found, ("database", f"{size / 1024 / 1024:.1f} MiB")]
