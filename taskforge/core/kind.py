@@ -14,9 +14,10 @@ from pydantic import BaseModel
 
 from taskforge.core.errors import Failure
 from taskforge.core.model import JSON, AttemptFailure
+from taskforge.core.problem import Pointer
 
 if TYPE_CHECKING:
-    from taskforge.core.decide import Decision
+    from taskforge.core.progress import Progress
     from taskforge.core.snapshot import Frame, StepRun
 
 
@@ -42,10 +43,16 @@ class Kind:
     """Model of the config as written; fields that may hold `${{ }}` are `Templated[...]`. None: any JSON value."""
     summary: ClassVar[str] = ""
     """One line for the documentation and the editor's completion."""
+    optional: ClassVar[bool] = False
+    """Whether the config may be left empty (`fail:`), which then stands for `{}`."""
 
     def evaluated(self, config: JSON) -> JSON:
         """Return the part of the config whose expressions are evaluated when the step's turn comes."""
         return config
+
+    def place(self, pointer: Pointer) -> Pointer:
+        """Return where a place in what `evaluated` returned stands in the config."""
+        return pointer
 
     def evaluation_mode(self, config: JSON) -> Literal["all", "first_true"]:
         return "all"
@@ -128,15 +135,15 @@ class ControlKind(Kind):
 
     role = "control"
 
-    def begin(self, decision: Decision, at: StepRun, value: JSON) -> None:
+    def begin(self, decision: Progress, at: StepRun, value: JSON) -> None:
         """The step's turn has come and `value` is its evaluated config: open frames, or end the step."""
         raise TypeError(f"{type(self).__name__} must define begin()")
 
-    def ended(self, decision: Decision, at: StepRun, frame: Frame, failure: Failure | None) -> None:
+    def ended(self, decision: Progress, at: StepRun, frame: Frame, failure: Failure | None) -> None:
         """A frame that this step opened has ended, with a failure that nothing caught or without one."""
         raise TypeError(f"{type(self).__name__} must define ended()")
 
-    def resume(self, decision: Decision, at: StepRun) -> None:
+    def resume(self, decision: Progress, at: StepRun) -> None:
         """The run was loaded from the store: open again the frames that had begun."""
         raise TypeError(f"{type(self).__name__} must define resume()")
 

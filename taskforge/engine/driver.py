@@ -157,11 +157,11 @@ class Driver:
                     await verb(changes)
                 except LeaseLost:
                     self._undo(changes)
-                    await self._reload(keep=True)
+                    await self._take_back()
                     continue
                 except BaseException:
                     self._undo(changes)
-                    await self._reload(keep=True)
+                    await self._take_back()
                     raise
                 self._after(changes)
                 if not asked.answer.done():
@@ -171,6 +171,12 @@ class Driver:
         except TaskForgeError as error:
             if not asked.answer.done():
                 asked.answer.set_exception(error)
+
+    async def _take_back(self) -> None:
+        """Forget a decision that was not stored, and go on with the run where it is active here."""
+        await self._reload(keep=True)
+        if self.run.owner == self._drivers.node:
+            self._events.append(ev.TakenUp())
 
     def _check(self, event: ev.CancelAsked | ev.RetryAsked) -> None:
         run, detail = self.run, {"state": str(self.run.state)}

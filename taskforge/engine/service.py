@@ -19,6 +19,7 @@ from taskforge.core.errors import (
     NotFound,
     ShuttingDown,
     TooLarge,
+    Unavailable,
     WorkflowDisabled,
 )
 from taskforge.core.inputs import apply_defaults, check_input
@@ -30,6 +31,7 @@ from taskforge.core.states import RUN_TERMINAL
 from taskforge.engine.driver import Driver
 from taskforge.engine.drivers import Drivers
 from taskforge.engine.plans import Plans
+from taskforge.engine.timers import Timers
 from taskforge.store.protocol import (
     DeadLetterRow,
     JournalRow,
@@ -71,6 +73,7 @@ class Service:
         drivers: Drivers,
         plans: Plans,
         reader: DefinitionReader,
+        timers: Timers,
         *,
         input_limit: int,
     ) -> None:
@@ -79,6 +82,7 @@ class Service:
         self._drivers = drivers
         self._plans = plans
         self._reader = reader
+        self._timers = timers
         self._input_limit = input_limit
         self._workflows: dict[str, WorkflowRow] = {}
         self._ended: dict[str, list[asyncio.Future[None]]] = defaultdict(list)
@@ -337,6 +341,8 @@ class Service:
     async def _ask(self, ref: str, event: ev.CancelAsked | ev.RetryAsked) -> RunRow:
         row = await self._store.get_run(ref)
         driver = await self._drivers.obtain(row.key)
+        while not driver.is_open:
+            driver = await self._drivers.obtain(row.key)
         await driver.ask(event)
         return await self._store.get_run(row.id)
 
@@ -378,6 +384,35 @@ class Service:
     async def stats(self) -> Stats:
         return await self._store.stats(self._clock.now())
 
+    def liveness(self) -> str | None:
+        """Return why this process is not doing its work, or None. Never waits."""
+        return self._timers.stuck()
+
+    async def readiness(self) -> str | None:
+        """Return why calls cannot be served now, or None."""
+        if self.stopping:
+            return "the server is shutting down"
+        try:
+            async with asyncio.timeout(2):
+                await self._store.ping()
+        except (TimeoutError, Unavailable) as error:
+            return f"the store does not answer: {error or 'no answer within 2 s'}"
+        return self._timers.stuck()
+
+    @property
+    def in_flight(self) -> int:
+        """How many attempts run now."""
+        return self._drivers.executor.in_flight
+
+    def stop(self) -> None:
+        """Refuse new runs from now on; whoever waits for a run or a change is answered."""
+        self.stopping = True
+        for waiting in (self._ended, self._changed):
+            for futures in list(waiting.values()):
+                for future in futures:
+                    if not future.done():
+                        future.set_result(None)
+
     # ---- changes
 
     def _on_change(self, run: RunSnapshot, changes: Changes) -> None:
@@ -392,9 +427,7 @@ class Service:
                     future.set_result(None)
 
     @staticmethod
-    def _forget_future(
-        futures: dict[str, list[asyncio.Future[None]]], key: str, future: asyncio.Future[None]
-    ) -> None:
+    def _forget_future(futures: dict[str, list[asyncio.Future[None]]], key: str, future: asyncio.Future[None]) -> None:
         waiting = futures.get(key)
         if waiting is not None:
             if future in waiting:

@@ -82,12 +82,23 @@ class Timers:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
 
+    def stuck(self) -> str | None:
+        """Return why time is not kept, or None. The due loop turns at least once in each poll, store willing."""
+        if self._loop is None or self._loop.done():
+            return "the due loop has ended"
+        silent = self._clock.monotonic() - self.turned_at
+        if silent > self._poll_s + 3:
+            return f"the due loop has not turned for {silent:.0f} s"
+        return None
+
     def close(self) -> None:
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
 
     def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-        self._scheduler.add_job(work, "interval", seconds=seconds, coalesce=True, max_instances=1, misfire_grace_time=None)
+        self._scheduler.add_job(
+            work, "interval", seconds=seconds, coalesce=True, max_instances=1, misfire_grace_time=None
+        )
 
     def _loop_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
@@ -134,10 +145,14 @@ class Timers:
                 pass
 
     async def _take_due(self) -> None:
-        """Take up due runs as long as there are free slots for them."""
+        """Take up due runs as long as there are free slots for them. Nothing is written when nothing is due."""
         free = self._executor.free
         if free <= 0:
             return
+        if self._next_due is None or self._next_due > self._clock.now():
+            self._next_due = await self._store.next_due()
+            if self._next_due is None or self._next_due > self._clock.now():
+                return
         limit = min(free, _BATCH)
         taken = await self._store.lease_steps(self._node, self._clock.now(), limit)
         for rows in taken:
@@ -161,7 +176,9 @@ class Timers:
             executor.offer()
             return
         executor.alone = taken[0].run.key
-        log.warning("run_taken_up_alone", run=taken[0].run.id, reason="it was in flight at several deaths of the server")
+        log.warning(
+            "run_taken_up_alone", run=taken[0].run.id, reason="it was in flight at several deaths of the server"
+        )
         await self._drivers.adopt(taken[0])
         self._next_due = None
 

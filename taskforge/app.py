@@ -1,0 +1,317 @@
+"""Puts the concrete parts together and runs them: the only module that knows them all.
+
+`serve` is the whole life of a server process: lock the home, listen, open the store, take up what was left, answer,
+and on SIGTERM let attempts end, release the rest, and leave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import uvicorn
+
+from taskforge import __version__
+from taskforge.api.server import create_api
+from taskforge.config import Settings, create_home, load_settings
+from taskforge.config.lock import HomeLock
+from taskforge.core.clock import SystemClock
+from taskforge.core.definition import Definition, DefinitionLimits, load_plan, parse_definition
+from taskforge.core.errors import StartupError, TaskForgeError
+from taskforge.core.model import JSON, Plan
+from taskforge.core.problem import Problem
+from taskforge.engine.drivers import Drivers
+from taskforge.engine.evaluation import Expressions
+from taskforge.engine.executor import Executor
+from taskforge.engine.plans import Plans
+from taskforge.engine.service import Service
+from taskforge.engine.timers import Timers
+from taskforge.expressions.evaluator import Evaluator, Limits
+from taskforge.expressions.template import parse_template
+from taskforge.observe.logs import configure_logging, get_logger
+from taskforge.security.egress import EgressPolicy, parse_networks
+from taskforge.steps.http_client import HttpClient
+from taskforge.steps.registry import load_kinds
+from taskforge.store.sqlite.store import SqliteStore
+
+log = get_logger("app")
+
+DATABASE_FILE = "taskforge.db"
+_FORCED_EXIT = 130
+
+
+def definition_limits(settings: Settings) -> DefinitionLimits:
+    limits = settings.limits
+    return DefinitionLimits(document_bytes=limits.document_bytes, steps=limits.steps, nesting=limits.nesting)
+
+
+class Reader:
+    """Reads and checks workflow documents with the real kinds and the real expression language."""
+
+    def __init__(self, settings: Settings, evaluator: Evaluator | None = None) -> None:
+        self._kinds = load_kinds()
+        self._limits = definition_limits(settings)
+        self._evaluator = evaluator
+
+    def parse(self, source: bytes, media: Literal["yaml", "json"]) -> Definition:
+        return parse_definition(source, media, self._kinds, parse_template, self._limits)
+
+    def load(self, document: JSON) -> Plan:
+        return load_plan(document, self._kinds, parse_template)
+
+    async def check_syntax(self, definition: Definition) -> list[Problem]:
+        return []
+
+
+class Server:
+    """The parts of one server process, started and stopped in order."""
+
+    def __init__(self, settings: Settings, sock: socket.socket) -> None:
+        self.settings = settings
+        self.clock = SystemClock()
+        self.node = self.clock.new_id("node")
+        self._sock = sock
+        self._failure: BaseException | None = None
+        self._stop = asyncio.Event()
+        self._signals = 0
+
+    async def run(self, lock: HomeLock) -> int:
+        """Serve until a signal or a failure; returns the exit code."""
+        settings = self.settings
+        async with contextlib.AsyncExitStack() as stack:
+            store = await SqliteStore.open(settings.home / DATABASE_FILE, clock=self.clock)
+            stack.push_async_callback(store.close)
+            store.on_failure = self._failed
+            evaluator = self._evaluator()
+            stack.push_async_callback(evaluator.close)
+            http = self._http_client()
+            await http.start()
+            stack.push_async_callback(http.close)
+            await self._serve(store, evaluator, http, lock)
+        if self._failure is not None:
+            print(f"taskforge: the server stopped: {self._failure}", file=sys.stderr, flush=True)
+            return 1
+        return 0
+
+    async def _serve(self, store: SqliteStore, evaluator: Evaluator, http: HttpClient, lock: HomeLock) -> None:
+        settings = self.settings
+        reader = Reader(settings, evaluator)
+        plans = Plans(store, reader.load)
+        expressions = Expressions(evaluator)
+        executor = Executor(
+            self.clock,
+            expressions,
+            {"http": http},
+            limit=settings.engine.max_attempts_in_flight,
+            default_timeout_ms=_ms(settings.http.default_timeout_seconds),
+            output_limit=settings.limits.output_bytes,
+        )
+        lease_ms = _ms(settings.engine.lease_seconds)
+        drivers = Drivers(store, self.clock, expressions, executor, plans, self.node, lease_ms)
+        timers = Timers(
+            store,
+            self.clock,
+            drivers,
+            executor,
+            node=self.node,
+            lease_ms=lease_ms,
+            poll_s=settings.engine.poll_seconds,
+        )
+        drivers.on_failure = timers.on_failure = self._failed
+        service = Service(store, self.clock, drivers, plans, reader, timers, input_limit=settings.limits.input_bytes)
+        self._install_signals()
+        await timers.start()
+        web = _Web(create_api(service, settings, port=self._sock.getsockname()[1]), settings)
+        serving = asyncio.create_task(web.serve(sockets=[self._sock]), name="web")
+        serving.add_done_callback(lambda task: self._stop.set())
+        while not web.started and not serving.done():
+            await asyncio.sleep(0.002)
+        url = _url(settings, self._sock)
+        lock.announce(url)
+        if not self._stop.is_set():
+            print(f"taskforge {__version__} is ready at {url} (home {settings.home})", flush=True)
+            log.info("ready", url=url, home=str(settings.home), pid=os.getpid(), node=self.node)
+        await self._stop.wait()
+        await self._shut_down(service, timers, executor, drivers)
+        web.should_exit = True
+        await asyncio.gather(serving, return_exceptions=True)
+
+    async def _shut_down(self, service: Service, timers: Timers, executor: Executor, drivers: Drivers) -> None:
+        """Take nothing any more, let attempts end for the grace time, release the rest."""
+        grace = self.settings.engine.grace_seconds
+        log.info("stopping", attempts=executor.in_flight, grace_s=grace)
+        service.stop()
+        await timers.stop()
+        if self._failure is not None:
+            drivers.giving_up = True
+            grace = 0
+        # A tenth of the grace (at most a second) is kept for storing what was released.
+        await executor.stop(max(0.0, grace - min(1.0, grace / 10)))
+        drivers.giving_up = True
+        await drivers.drain(1.0)
+        timers.close()
+
+    def _evaluator(self) -> Evaluator:
+        wanted = self.settings.expressions
+        limits = Limits(
+            seconds=wanted.timeout_seconds,
+            memory_bytes=wanted.memory_mib * 1024 * 1024,
+            result_bytes=self.settings.limits.output_bytes,
+        )
+        return Evaluator(None, limits, children=wanted.children)
+
+    def _http_client(self) -> HttpClient:
+        wanted, egress = self.settings.http, self.settings.egress
+        policy = EgressPolicy(
+            allow_loopback=egress.allow_loopback,
+            allow_private=egress.allow_private,
+            allow=parse_networks(egress.allow),
+            deny=parse_networks(egress.deny),
+            own_addresses=frozenset({self._sock.getsockname()[:2]}),
+            allow_self=egress.allow_self,
+        )
+        return HttpClient(
+            policy,
+            connect_timeout_ms=_ms(wanted.connect_timeout_seconds),
+            max_per_host=wanted.per_host_limit,
+            max_connections=max(128, self.settings.engine.max_attempts_in_flight),
+            max_redirects=wanted.max_redirects,
+        )
+
+    # ---- the end
+
+    def _failed(self, error: BaseException) -> None:
+        """A part of the server is broken: better to end with a message than to go on doing nothing."""
+        if self._failure is None:
+            self._failure = error
+            log.error("failed", error=f"{type(error).__name__}: {error}")
+        self._stop.set()
+
+    def _install_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                loop.add_signal_handler(number, self._signalled)
+            except NotImplementedError:  # Windows has no signal handlers in the loop
+                signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._signalled))
+
+    def _signalled(self) -> None:
+        self._signals += 1
+        if self._signals > 1:
+            # Asked twice: end at once. What was in flight is taken up at the next start.
+            os._exit(_FORCED_EXIT)
+        self._stop.set()
+
+
+class _Web(uvicorn.Server):
+    """uvicorn without its own signal handlers: `Server` decides when to leave."""
+
+    def __init__(self, app: Any, settings: Settings) -> None:
+        tls: dict[str, Any] = {}
+        if settings.server.tls_cert:
+            tls = {
+                "ssl_certfile": settings.home / settings.server.tls_cert,
+                "ssl_keyfile": settings.home / settings.server.tls_key,
+            }
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                proxy_headers=bool(settings.server.trusted_proxies),
+                forwarded_allow_ips=list(settings.server.trusted_proxies) or None,
+                timeout_graceful_shutdown=1,
+                timeout_keep_alive=75,
+                h11_max_incomplete_event_size=64 * 1024,
+                **tls,
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def serve(home: Path, flags: Mapping[str, str | int]) -> int:
+    """Run the server in the foreground until it ends. Returns 0, or 1 after one clear line on stderr."""
+    try:
+        create_home(home)
+        settings = load_settings(home, os.environ, dict(flags))
+        configure_logging(settings.log.level, settings.log.format)
+        lock = HomeLock(home)
+        try:
+            sock = _listen(settings)
+            _warn(settings)
+            return _run(Server, settings, sock, lock)
+        finally:
+            lock.release()
+    except TaskForgeError as error:
+        for line in error.message.splitlines():
+            print(f"taskforge: {line}", file=sys.stderr)
+        return 1
+
+
+def _run(make: type[Server], settings: Settings, sock: socket.socket, lock: HomeLock) -> int:
+    async def main() -> int:
+        return await make(settings, sock).run(lock)
+
+    if sys.platform != "win32" and platform.python_implementation() == "CPython":
+        import uvloop
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(main())
+    return asyncio.run(main())
+
+
+def _listen(settings: Settings) -> socket.socket:
+    host, port = settings.server.host, settings.server.port
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+        if os.name == "posix":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(2048)
+        sock.setblocking(False)
+        sock.set_inheritable(False)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        hint = "stop what listens there, or choose another with --port or [server] port"
+        raise StartupError(f"cannot listen on {host} port {port}: {reason.lower()}; {hint}") from None
+    return sock
+
+
+def _warn(settings: Settings) -> None:
+    for warning in settings.warnings:
+        print(f"taskforge: warning: {warning}", file=sys.stderr)
+    host = settings.server.host
+    loopback = host in ("localhost", "::1") or host.startswith("127.")
+    if not loopback and not settings.server.tls_cert and not settings.server.trusted_proxies:
+        print(
+            f"taskforge: warning: listening on {host} without TLS: tokens and data cross the network in the clear. "
+            "Set [server] tls_cert and tls_key, or put a proxy in front and name it in trusted_proxies",
+            file=sys.stderr,
+        )
+
+
+def _url(settings: Settings, sock: socket.socket) -> str:
+    scheme = "https" if settings.server.tls_cert else "http"
+    host = settings.server.host
+    shown = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{shown}:{sock.getsockname()[1]}"
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
