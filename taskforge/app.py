@@ -132,8 +132,7 @@ class Server:
         web = _Web(create_api(service, settings, port=self._sock.getsockname()[1]), settings)
         serving = asyncio.create_task(web.serve(sockets=[self._sock]), name="web")
         serving.add_done_callback(lambda task: self._stop.set())
-        while not web.started and not serving.done():
-            await asyncio.sleep(0.002)
+        await asyncio.wait([serving, asyncio.create_task(web.ready.wait())], return_when=asyncio.FIRST_COMPLETED)
         url = _url(settings, self._sock)
         lock.announce(url)
         if not self._stop.is_set():
@@ -236,6 +235,12 @@ class _Web(uvicorn.Server):
                 **tls,
             )
         )
+
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -1,8 +1,8 @@
 """The one place where it is decided what happens next in a run: pure, for every database.
 
 `decide(run, events, context)` advances the snapshot and returns the `Changes`. No I/O, no clock and no randomness of
-its own: time, ids, random numbers and the in-process evaluation of expressions come with the context. The store applies the
-changes in one transaction, guarded by the run's revision and the lease tokens; if that is refused, the snapshot is
+its own: time, ids, random numbers and the in-process evaluation of expressions come with the context. The store applies
+the changes in one transaction, guarded by the run's revision and the lease tokens; if that is refused, the snapshot is
 thrown away, loaded again, and the events are decided again (ADR 0003).
 """
 
@@ -84,12 +84,8 @@ class Decision(Progress):
         if at is None or not at.preparing or at.state is not StepState.QUEUED:
             return
         at.preparing = False
-        if (
-            at.step.kind.role == "action"
-            and self._slots <= 0
-            and event.prepared.admitted
-            and not event.prepared.failure
-        ):
+        prepared = event.prepared
+        if at.step.kind.role == "action" and self._slots <= 0 and prepared.admitted and not prepared.failure:
             self.changes.starved = True
             return
         self._proceed(at, prepared)

@@ -1,7 +1,8 @@
 """What a kind of step is. One module in `steps/` per kind; others come by the entry point group `taskforge.steps`.
 
-A kind is a config model plus one of: `finish` (no side effect: decided in the transaction that made it ready), `run` (an
-action: executed under a lease, outside any transaction), `begin` / `ended` / `resume` (control flow over inner steps).
+A kind is a config model plus one of: `finish` (no side effect: decided in the transaction that made it ready), `run`
+(an action: executed under a lease, outside any transaction), `begin` / `ended` / `resume` (control flow over inner
+steps).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Drives one run, from event to event: decide, apply in one store verb, then act on what was decided.
 
-A driver is the only one in this process that moves its run. It lives while the run is active here; what waits for a time
-lives in the store alone.
+A driver is the only one in this process that moves its run. It lives while the run is active here; what waits for a
+time lives in the store alone.
 """
 
 from __future__ import annotations

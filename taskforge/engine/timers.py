@@ -204,4 +204,4 @@ class Timers:
         assert self._keep_runs_ms is not None
         before = self._clock.now() - self._keep_runs_ms
         while await self._store.prune_runs(before, _PRUNE_BATCH) == _PRUNE_BATCH:
-            await asyncio.sleep(0.05)
+            pass
