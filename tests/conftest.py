@@ -1,0 +1,16 @@
+"""What holds for every test: no settings of the person who runs them, and no deadlines on a busy machine."""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+
+for name in list(os.environ):
+    if name.startswith("TASKFORGE_") and not name.startswith("TASKFORGE_TEST_"):
+        del os.environ[name]
+
+# Times are no property of the code under test; a failure prints what reproduces it.
+hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
+hypothesis.settings.register_profile("long", parent=hypothesis.settings.get_profile("default"), max_examples=2_000)
+hypothesis.settings.load_profile(os.environ.get("TASKFORGE_TEST_HYPOTHESIS", "default"))
