@@ -1,0 +1,1 @@
+"""Measures, run by command (`python -m tests.bench`), never asserted as times."""

@@ -1,0 +1,40 @@
+"""A local HTTP target that is not the bottleneck: answers every request with a small JSON document.
+
+Run as a process: `python -m tests.bench.target` prints its port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from httptools import HttpRequestParser
+
+_BODY = b'{"ok":true,"items":[1,2,3],"id":12345678901234567890}'
+_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
+
+
+class _Answering(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._parser = HttpRequestParser(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_message_complete(self) -> None:
+        self._transport.write(_ANSWER)
+
+
+async def _main() -> None:
+    server = await asyncio.get_running_loop().create_server(_Answering, "127.0.0.1", 0, backlog=1024)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    with contextlib.suppress(KeyboardInterrupt):
+        uvloop.run(_main())
