@@ -23,6 +23,7 @@ import aiohttp
 from taskforge import __version__
 from taskforge.security.egress import EgressPolicy
 from taskforge.steps.http_connect import FLIGHT, ConnectorSettings, Flight, Lookup, SystemLookup, make_connector
+from taskforge.steps.http_deadline import Deadlines
 from taskforge.steps.http_failure import RETRY_CLASSES, HttpFailure, RetryClass, failure_of
 from taskforge.steps.http_request import REDIRECTS, Hop, Request, first_hop, next_hop
 from taskforge.steps.http_response import (
@@ -31,8 +32,6 @@ from taskforge.steps.http_response import (
     read_body,
     response_headers,
     retry_after_ms,
-    retry_class_of_status,
-    retry_covers,
 )
 
 __all__ = [
@@ -44,8 +43,6 @@ __all__ = [
     "RetryClass",
     "parse_body",
     "retry_after_ms",
-    "retry_class_of_status",
-    "retry_covers",
 ]
 
 _HEADER_LINE_BYTES: Final = 16_384
@@ -104,6 +101,7 @@ class HttpClient:
             max_per_host=max_per_host,
             tls=tls,
         )
+        self._deadlines = Deadlines()
         self._pooled: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
 
@@ -118,6 +116,7 @@ class HttpClient:
         for session in (self._pooled, self._fresh):
             if session is not None:
                 await session.close()
+        self._deadlines.close()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -156,7 +155,7 @@ class HttpClient:
         flight = Flight()
         token = FLIGHT.set(flight)
         try:
-            async with asyncio.timeout(request.timeout_ms / 1000):
+            with self._deadlines.after(request.timeout_ms / 1000):
                 return await self._follow(session, hop, request, flight)
         except TimeoutError:
             phase = "waiting for the answer" if flight.sent else "making the connection"

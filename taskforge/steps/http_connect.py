@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import math
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Sequence
@@ -204,7 +205,8 @@ def make_connector(
     return GuardedConnector(
         resolver=GuardedResolver(policy, lookup, settings.dns_timeout_s),
         socket_factory=guarded_socket_factory(policy),
-        ttl_dns_cache=max(1, round(settings.dns_cache_s)),
+        use_dns_cache=settings.dns_cache_s > 0,
+        ttl_dns_cache=math.ceil(settings.dns_cache_s),
         limit=settings.max_connections,
         limit_per_host=settings.max_per_host,
         ssl=settings.tls or True,

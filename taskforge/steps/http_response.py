@@ -6,22 +6,23 @@ import asyncio
 import base64
 import codecs
 import email.utils
-import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 
+from taskforge.core.jsontext import JSON, JsonError, loads, replace_lone_surrogates
 from taskforge.steps.http_failure import HttpFailure
 
 _PIECE: Final = 262_144
 _MAX_MEMBERS: Final = 1_000
 _CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
 _UNREADABLE_CODINGS: Final = frozenset({"br", "compress", "x-compress", "dcb", "dcz", "zstd"})
+_UTF8: Final = (None, "utf-8", "utf8", "us-ascii", "ascii")
 _SECONDS: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 
 
@@ -192,7 +193,7 @@ def _half(where: str) -> HttpFailure:
     return HttpFailure("HALF_BODY", f"{where}: the answer ended before its announced end", sent=True)
 
 
-def parse_body(response: Response) -> Any:
+def parse_body(response: Response) -> JSON:
     """Return the body as a JSON value: parsed JSON, text, or `{"base64": …}`.
 
     JSON where the content type says so (an empty body is null; one that is not JSON is HttpFailure INVALID_BODY), text
@@ -254,9 +255,7 @@ def _decode(body: bytes, charset: str) -> str:
         text = body.decode("utf-8-sig" if info.name == "utf-8" else charset, "replace")
     except (LookupError, UnicodeError, ValueError):
         text = body.decode("utf-8-sig", "replace")
-    if text.isascii():
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text if text.isascii() else replace_lone_surrogates(text)
 
 
 def _plain_text(body: bytes) -> str | None:
@@ -267,27 +266,23 @@ def _plain_text(body: bytes) -> str | None:
     return None if re.search(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]", text) else text
 
 
-def _parse_json(body: bytes, charset: str | None) -> Any:
+def _parse_json(body: bytes, charset: str | None) -> JSON:
     try:
-        return json.loads(_json_text(body, charset), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        said = str(error) or type(error).__name__
+        return loads(body.removeprefix(codecs.BOM_UTF8) if charset in _UTF8 else _decode_strictly(body, charset))
+    except (JsonError, UnicodeError) as error:
         raise HttpFailure(
-            "INVALID_BODY", f"the answer says that it is JSON, but its body cannot be read as JSON: {said}", sent=True
-        ) from error
+            "INVALID_BODY",
+            f"the answer says that it is JSON, but its body cannot be read as JSON: {error}",
+            sent=True,
+        ) from None
 
 
-def _json_text(body: bytes, charset: str | None) -> str:
-    if charset is None or charset in ("utf-8", "utf8"):
-        return body.decode("utf-8-sig")
+def _decode_strictly(body: bytes, charset: str | None) -> str | bytes:
+    """A body in another charset as text; as it is where there is no charset of that name."""
     try:
-        return body.decode(charset)
+        return body.decode(charset or "utf-8").removeprefix("\ufeff")
     except LookupError:
-        return body.decode("utf-8-sig")
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+        return body
 
 
 def retry_after_ms(headers: Mapping[str, str], now_ms: int, cap_ms: int) -> int | None:
@@ -306,16 +301,3 @@ def retry_after_ms(headers: Mapping[str, str], now_ms: int, cap_ms: int) -> int 
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return max(0, min(round(moment.timestamp() * 1000) - now_ms, cap_ms))
-
-
-def retry_class_of_status(status: int) -> str:
-    """The word of `retry.on` for an answer's status: its number. `retry_covers` knows that `5xx` covers `503`."""
-    return str(status)
-
-
-def retry_covers(on: Iterable[str | int], retry_class: str | None) -> bool:
-    """Say whether a `retry.on` list covers a failure's class: `network`, `timeout`, `429`, or `5xx` for `503`."""
-    if retry_class is None:
-        return False
-    family = f"{retry_class[0]}xx" if retry_class.isdigit() else None
-    return any(str(item).lower() in (retry_class, family) for item in on)
