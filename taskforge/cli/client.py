@@ -84,7 +84,7 @@ class Client:
             sent["content-type"] = _MEDIA[media]
         if self.connection.token:
             sent["authorization"] = f"Bearer {self.connection.token}"
-        url = "/v1/" + "/".join(quote(part, safe=":") for part in path)
+        url = "/v1/" + "/".join(_segment(part) for part in path)
         chosen = {key: value for key, value in (query or {}).items() if value is not None and value != ()}
         answer = self._send(method, url, params=chosen, content=content, headers=sent)
         if not answer.is_success:
@@ -159,6 +159,7 @@ class Client:
             hint=str(hint) if hint else None,
             code=_CODES.get(status, Exit.FAILED),
             lines=[place_line(error) for error in errors if isinstance(error, dict)],
+            refused=True,
         )
 
     def _unauthorised(self, problem: Mapping[str, Any]) -> CommandError:
@@ -168,7 +169,7 @@ class Client:
         else:
             told = "this server wants a token, and there is none"
             hint = "give it with TASKFORGE_TOKEN or --token, or set TASKFORGE_HOME to the server's home"
-        return CommandError(f"{self.connection.url}: {told}", hint=hint, code=Exit.UNREACHABLE)
+        return CommandError(f"{self.connection.url}: {told}", hint=hint, code=Exit.UNREACHABLE, refused=True)
 
 
 def place_line(error: Mapping[str, Any], file: str = "") -> str:
@@ -185,6 +186,13 @@ def place_line(error: Mapping[str, Any], file: str = "") -> str:
         str(error["hint"]) if error.get("hint") else None,
     )
     return format_problem(found, file or path)
+
+
+def _segment(text: str) -> str:
+    """One part of a path. What would name another resource than was meant is not found before it is sent."""
+    if text in ("", ".", ".."):
+        raise CommandError(f"there is nothing of the name {text!r}", code=Exit.NOT_FOUND)
+    return quote(text, safe=":", errors="replace")
 
 
 def _problem(answer: Response) -> dict[str, Any]:

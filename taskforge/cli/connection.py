@@ -9,11 +9,9 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from taskforge.cli.failure import CommandError, Exit
-from taskforge.config.home import is_home
-from taskforge.config.reading import ConfigError, load_settings, resolve_home
+from taskforge.config.lock import read_holder
+from taskforge.config.reading import load_settings, resolve_home
 from taskforge.config.settings import Settings
-
-PID_FILE = "serve.pid"
 
 
 class Connection(NamedTuple):
@@ -42,16 +40,12 @@ def find_connection(server: str | None, token: str | None, environ: Mapping[str,
 
 def home_url(settings: Settings) -> str:
     """The address of the home's server: what a running one wrote down, else what the configuration says."""
-    written = _written(settings.home)
-    if written is not None:
-        return written
-    host = settings.server.host.strip("[]")
-    if host in ("0.0.0.0", "", "*"):
-        host = "127.0.0.1"
-    elif host == "::":
-        host = "::1"
+    holder = read_holder(settings.home)
+    if holder is not None and holder.url:
+        parts = urlsplit(holder.url)
+        return f"{parts.scheme}://{_reachable(parts.hostname or '')}:{parts.port}"
     scheme = "https" if settings.server.tls_cert else "http"
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.server.port}"
+    return f"{scheme}://{_reachable(settings.server.host.strip('[]'))}:{settings.server.port}"
 
 
 def is_loopback(url: str) -> bool:
@@ -62,13 +56,10 @@ def is_loopback(url: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _written(home: Path) -> str | None:
-    """The second line of `serve.pid`: a server may listen elsewhere than the configuration says (`--port`)."""
-    try:
-        lines = (home / PID_FILE).read_text("utf-8", "replace").split()
-    except OSError:
-        return None
-    return lines[1] if len(lines) > 1 and lines[1].startswith(("http://", "https://")) else None
+def _reachable(host: str) -> str:
+    """A server that listens on every address is reached on the loopback one."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
 
 
 def _checked(url: str) -> str:
@@ -93,10 +84,3 @@ def _usable(token: str) -> str:
     if token and not all("!" <= char <= "~" for char in token):
         raise CommandError("the token has characters that no token has", code=Exit.UNREACHABLE)
     return token
-
-
-def home_exists(environ: Mapping[str, str]) -> bool:
-    try:
-        return is_home(resolve_home(environ))
-    except ConfigError:
-        return False

@@ -19,13 +19,23 @@ class Exit(IntEnum):
 
 
 class CommandError(Exception):
-    """`lines` stand before the message as they are: faults in files, each with its place. `hint` says what to do."""
+    """`lines` stand before the message as they are: faults in files, each with its place. `hint` says what to do.
+
+    `refused`: a server answered, and refused.
+    """
 
     def __init__(
-        self, message: str, *, hint: str | None = None, code: Exit = Exit.FAILED, lines: Sequence[str] = ()
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        code: Exit = Exit.FAILED,
+        lines: Sequence[str] = (),
+        refused: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.code = code
         self.lines = list(lines)
+        self.refused = refused

@@ -46,9 +46,14 @@ def init(session: Session) -> int:
 
 @command("serve", examples=[Example("taskforge serve"), Example("taskforge serve --port 8080")])
 @click.option("--host", metavar="H", help="Address to listen on, for this time only.")
-@click.option("--port", metavar="P", help="Port to listen on, for this time only; 0 takes a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="P",
+    help="Port to listen on, for this time only; 0 takes a free one.",
+)
 @pass_session
-def serve(session: Session, host: str | None, port: str | None) -> int:
+def serve(session: Session, host: str | None, port: int | None) -> int:
     """Run the server in the foreground.
 
     In a new home it does what `init` does first. Prints one line when it is ready. Ctrl-C or SIGTERM ends it: running
@@ -57,8 +62,12 @@ def serve(session: Session, host: str | None, port: str | None) -> int:
     from taskforge.app import serve as run_server
     from taskforge.config.reading import resolve_home
 
-    given = {"server.host": host, "server.port": port}
-    return run_server(resolve_home(session.screen.environ), {name: text for name, text in given.items() if text})
+    given: dict[str, str | int] = {}
+    if host is not None:
+        given["server.host"] = host
+    if port is not None:
+        given["server.port"] = port
+    return run_server(resolve_home(session.screen.environ), given)
 
 
 @command("version", examples=[Example("taskforge version"), Example("taskforge version -o json")])

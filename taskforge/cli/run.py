@@ -1,0 +1,192 @@
+"""`run`: start a run, and perhaps wait for its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from taskforge.cli.command import Command, Example, Session, pass_session
+from taskforge.cli.failure import CommandError, Exit
+from taskforge.cli.render import Paint
+from taskforge.cli.timeline import TERMINAL
+
+_ENDLESS = "until it ends"
+_FIRST_PAUSE_S = 0.02
+_LONGEST_PAUSE_S = 0.5
+_LONG_POLL_S = 20.0
+_AWAY_S = 30.0
+_HINT = "taskforge runs show {}"
+
+
+class RunCommand(Command):
+    """`--wait` takes a time or none: `run --wait uptime` waits without a limit for `uptime`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given: list[str] = []
+        at = 0
+        while at < len(args):
+            if args[at] == "--wait":
+                timed = at + 1 < len(args) and _duration(args[at + 1]) is not None
+                given.append(f"--wait={args[at + 1] if timed else _ENDLESS}")
+                at += timed
+            else:
+                given.append(args[at])
+            at += 1
+        return super().parse_args(ctx, given)
+
+
+@click.command(
+    "run",
+    cls=RunCommand,
+    examples=[
+        Example("taskforge run uptime"),
+        Example("taskforge run uptime --input site=example.com --input tries=3 --wait 1m"),
+        Example('taskforge run uptime --input \'{"site": "example.com"}\' --follow'),
+        Example("taskforge run uptime --input @input.json --idempotency-key 2026-11-23"),
+        Example("taskforge run uptime --wait -o json | jq .output"),
+    ],
+)
+@click.argument("workflow")
+@click.option("--input", "inputs", multiple=True, metavar="JSON|@FILE|KEY=VALUE",
+              help="The run's input; may be repeated, later keys win. @- reads standard input.")  # fmt: skip
+@click.option(
+    "--wait", metavar="[TIME]", help="Wait until the run has ended, at most this long. Exit code 1: not well."
+)
+@click.option("--follow", is_flag=True, help="Wait, and tell what happens.")
+@click.option("--idempotency-key", metavar="K", help="The same key never starts a second run.")
+@click.option("--version", "number", type=click.IntRange(1), metavar="N", help="The version to run, if not the newest.")
+@click.option("--delay", metavar="TIME", help="Start later: 30s, 10m, 2h.")
+@click.option("--priority", type=int, metavar="N", help="Higher goes first.")
+@pass_session
+def run(session: Session, /, workflow: str, inputs: Sequence[str], wait: str | None, follow: bool, **more: Any) -> int:
+    """Start a run.
+
+    The run is on disk when this returns. In KEY=VALUE, a VALUE that is JSON (3, true, [1]) counts as JSON.
+    """
+    from taskforge.cli.run_input import read_input
+
+    limit = _limit(wait)
+    body = {
+        "input": read_input(inputs),
+        "version": more["number"],
+        "delay": more["delay"],
+        "priority": more["priority"],
+    }
+    key = more["idempotency_key"]
+    if key is not None and not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
+        raise CommandError("--idempotency-key takes 1 to 255 printable ASCII characters", code=Exit.USAGE)
+    started = session.client.post(
+        "workflows", workflow, "runs",
+        body={name: value for name, value in body.items() if value is not None},
+        headers={"idempotency-key": key} if key else None,
+    )  # fmt: skip
+    name = f"{workflow}#{started['number']}"
+    if wait is None and not follow:
+        _say_started(session, name, started)
+        return Exit.DONE
+    if not session.screen.quiet and not session.machine:
+        session.screen.note(f"{name} has started")
+    return watch(session, str(started["id"]), name, limit, follow=follow)
+
+
+def watch(session: Session, run_id: str, name: str, limit_s: float | None, *, follow: bool) -> int:
+    """Wait for a run's end and show it. Exit code 1 unless it SUCCEEDED."""
+    try:
+        found = _await_end(session, run_id, name, limit_s, follow=follow)
+    except KeyboardInterrupt:
+        raise CommandError(
+            f"stopped watching; {name} goes on", hint=f"taskforge runs show {name}", code=Exit.INTERRUPTED
+        ) from None
+    from taskforge.cli.runs import show_run
+
+    show_run(session, found)
+    if found["state"] not in TERMINAL:
+        raise CommandError(f"{name} has not ended: it is {found['state']}", hint=f"taskforge runs show {name}")
+    return Exit.DONE if found["state"] == "SUCCEEDED" else Exit.FAILED
+
+
+def _await_end(session: Session, run_id: str, name: str, limit_s: float | None, *, follow: bool) -> dict[str, Any]:
+    from taskforge.core.clock import SystemClock
+
+    monotonic, seen = SystemClock().monotonic, set[str]()
+    began, away, pause = monotonic(), 0.0, _FIRST_PAUSE_S
+    while True:
+        left = None if limit_s is None else max(limit_s - (monotonic() - began), 0.0)
+        found = _look(session, run_id, left, follow=follow)
+        if found is None:
+            if not away:
+                away = monotonic()
+                session.screen.note(f"the server cannot be reached; {name} goes on with it. Trying for {_AWAY_S:g} s …")
+            elif monotonic() - away > _AWAY_S:
+                raise CommandError("the server did not come back", hint=_HINT.format(name), code=Exit.UNREACHABLE)
+        else:
+            away = 0.0
+            if follow:
+                _tell(session, found, seen)
+            if found["state"] in TERMINAL or left == 0 or (follow and session.screen.reader_left):
+                return found
+        if follow or found is None:
+            time.sleep(pause if left is None else min(pause, left))
+            pause = min(pause * 1.5, _LONGEST_PAUSE_S)
+
+
+def _look(session: Session, run_id: str, left_s: float | None, *, follow: bool) -> dict[str, Any] | None:
+    """The run as it is now or, when nobody wants to see it on its way, as it is at its end. None: no server."""
+    wait = None
+    if not follow:
+        wait = f"{round(min(_LONG_POLL_S, left_s if left_s is not None else _LONG_POLL_S) * 1000)}ms"
+    try:
+        found: dict[str, Any] = session.client.get("runs", run_id, wait=wait, steps="all" if follow else None)
+    except CommandError as fault:
+        if fault.code != Exit.UNREACHABLE or fault.refused:
+            raise
+        return None
+    return found
+
+
+def _tell(session: Session, found: dict[str, Any], seen: set[str]) -> None:
+    from taskforge.cli.render import state
+    from taskforge.cli.timeline import moments
+    from taskforge.core.clock import from_rfc3339
+
+    screen, began = session.screen, from_rfc3339(found["created_at"])
+    for moment in moments(found):
+        if moment.key not in seen:
+            seen.add(moment.key)
+            when = Paint(f"{(moment.at - began) / 1000:>+9.3f}s ", "dim")
+            tell = screen.note if session.machine else screen.line
+            tell(when, f" {moment.path or 'run':<16} ", state(moment.state), f"  {moment.words}")
+
+
+def _say_started(session: Session, name: str, started: dict[str, Any]) -> None:
+    screen = session.screen
+    if session.machine:
+        screen.document(started)
+    elif screen.quiet:
+        screen.line(name)
+    else:
+        screen.line(
+            Paint("✔", "green"), " ", Paint(name, "bold"), f" is {started['state']}  ", Paint(started["id"], "dim")
+        )
+        screen.note(Paint("  watch it: ", "dim"), f"taskforge runs show {name}")
+
+
+def _limit(wait: str | None) -> float | None:
+    if wait is None or wait == _ENDLESS:
+        return None
+    limit = _duration(wait)
+    if limit is None:
+        raise CommandError(f"--wait {wait!r} is no time", hint="write it like 30s, 10m or 2h", code=Exit.USAGE)
+    return limit
+
+
+def _duration(text: str) -> float | None:
+    from taskforge.core.durations import parse_duration
+
+    try:
+        return parse_duration(text) / 1000
+    except ValueError:
+        return None
