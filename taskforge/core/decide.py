@@ -4,6 +4,8 @@
 its own: time, ids, random numbers and the in-process evaluation of expressions come with the context. The store applies
 the changes in one transaction, guarded by the run's revision and the lease tokens; if that is refused, the snapshot is
 thrown away, loaded again, and the events are decided again (ADR 0003).
+
+Here is what each event means; `core.ending` has how a run ends, `core.progress` how steps move, `core.rows` the rows.
 """
 
 from __future__ import annotations
@@ -12,9 +14,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from taskforge.core import events as ev
+from taskforge.core.ending import RunEnding
 from taskforge.core.errors import Failure
-from taskforge.core.model import AttemptFailure
-from taskforge.core.progress import (
+from taskforge.core.jsontext import dumps
+from taskforge.core.kind import ActionKind, ControlKind
+from taskforge.core.model import AttemptFailure, Prepared
+from taskforge.core.rows import (
     ALONE,
     CONVICTED,
     CRASH_LIMIT,
@@ -22,11 +27,10 @@ from taskforge.core.progress import (
     Context,
     Ids,
     IllegalTransition,
-    Progress,
     placed,
     step_timeout,
 )
-from taskforge.core.snapshot import Changes, Frame, RunSnapshot, StepRun
+from taskforge.core.snapshot import Changes, Frame, PlaceClaim, RunSnapshot, SignalRecord, StepRun
 from taskforge.core.states import AttemptState, RunState, StepState
 
 __all__ = ["ALONE", "CONVICTED", "CRASH_LIMIT", "SUSPECT", "Context", "Decision", "Ids", "IllegalTransition", "decide"]
@@ -37,58 +41,110 @@ def decide(run: RunSnapshot, events: Iterable[ev.Event], context: Context) -> Ch
     return Decision(run, context).take(events)
 
 
-class Decision(Progress):
-    """A decision about events. What it is made of is in `core.progress`."""
+class Decision(RunEnding):
+    """A decision about events."""
 
     def take(self, events: Iterable[ev.Event]) -> Changes:
         for event in events:
             _HANDLERS[type(event)](self, event)
-            self._drain()
+            while self._ready:
+                self._admit(self._ready.popleft())
         self._settle()
         return self._collect()
 
-    def _drain(self) -> None:
-        while self._ready:
-            self._admit(self._ready.popleft())
+    # ---- the run begins, or is taken up
 
     def _begun(self, event: ev.Begun) -> None:
         self.changes.journal.append({"run": RunState.QUEUED})
-        if self.run.start_at is None or self.run.start_at <= self.now:
-            self._enter(self.run.root)
+        self._enter_when_due()
 
     def _taken_up(self, event: ev.TakenUp) -> None:
         run = self.run
         if run.ended:
             return
+        run.preparing = None
         if run.suspect == CONVICTED:
             self._convict()
+        elif run.ending is not None:
+            self._resume_ending()
         elif run.steps:
             self._resume_frame(Frame(None, "", run.plan.steps, ("",)))
+        else:
+            self._enter_when_due()
+        if not run.ended:
+            self._take_signals()
             self._check_time()
-        elif run.start_at is None or run.start_at <= self.now:
-            self._enter(run.root)
 
-    def _time_passed(self, event: ev.TimePassed) -> None:
-        if not self.run.ended:
-            self._check_time()
+    def _enter_when_due(self) -> None:
+        """Enter the first step, unless the run is delayed or has no place yet."""
+        run = self.run
+        if run.start_at is not None and run.start_at > self.now:
+            return
+        if run.plan.concurrency is not None and not run.placed:
+            self._claim_place()
+            return
+        self._advance(Frame(None, "", run.plan.steps, ("",)), None)
+
+    def _claim_place(self) -> None:
+        run, concurrency = self.run, self.run.plan.concurrency
+        assert concurrency is not None
+        if run.place is None:
+            if "concurrency" not in run.plan.evaluations:
+                self._place_known(Prepared(None))
+                return
+            prepared = self.context.prepare(run, None, "concurrency")
+            if prepared is None:
+                run.preparing = "concurrency"
+                self.changes.needs.append(("", "concurrency"))
+            else:
+                self._place_known(prepared)
+        elif concurrency.on_limit == "skip":
+            message = f"{concurrency.limit} runs with this key are in progress, and `on_limit` is skip"
+            self.end_at_once(RunState.CANCELLED, Failure("CONCURRENCY_SKIPPED", message))
+        else:
+            self._claim()
+
+    def _place_known(self, prepared: Prepared) -> None:
+        if prepared.failure is not None:
+            self.conclude(RunState.FAILED, None, prepared.failure)
+            return
+        key = prepared.value if isinstance(prepared.value, str) else dumps(prepared.value)
+        self.run.place = f"{self.run.workflow}:{key}"
+        self._claim()
+
+    def _claim(self) -> None:
+        concurrency = self.run.plan.concurrency
+        assert concurrency is not None and self.run.place is not None
+        self.changes.claim = PlaceClaim(self.run.place, concurrency.limit, concurrency.on_limit != "skip")
+
+    # ---- evaluations
 
     def _step_prepared(self, event: ev.StepPrepared) -> None:
-        if self.run.ended:
+        run, prepared = self.run, event.prepared
+        if run.ended:
             return
         if event.path == "":
-            if self.run.preparing_output:
-                self.run.preparing_output = False
-                self._finish_with_output(event.prepared)
+            if run.preparing == event.name:
+                run.preparing = None
+                if event.name == "output":
+                    self._conclude_with(prepared)
+                else:
+                    self._place_known(prepared)
             return
-        at = self.run.steps.get(event.path)
-        if at is None or not at.preparing or at.state is not StepState.QUEUED:
+        at = run.steps.get(event.path)
+        if at is None or not at.preparing or at.ended:
             return
         at.preparing = False
-        prepared = event.prepared
-        if at.step.kind.role == "action" and self._slots <= 0 and prepared.admitted and not prepared.failure:
+        if event.name == "retry":
+            self._retry_judged(at, prepared)
+        elif event.name:
+            self._answered(at, event.name, prepared)
+        elif at.step.kind.role == "action" and self._slots <= 0 and prepared.admitted and not prepared.failure:
             self.changes.starved = True
-            return
-        self._proceed(at, prepared)
+        else:
+            self._proceed(at, prepared)
+
+    # ---- attempts
 
     def _attempt_succeeded(self, event: ev.AttemptSucceeded) -> None:
         at = self._holder(event.path, event.token)
@@ -101,6 +157,14 @@ class Decision(Progress):
         self._end_attempt(at, AttemptState.SUCCEEDED, None)
         self.succeed(at, event.output)
 
+    def _attempt_suspended(self, event: ev.AttemptSuspended) -> None:
+        at = self._holder(event.path, event.token)
+        if at is not None:
+            self._end_attempt(at, AttemptState.SUCCEEDED, None)
+            self.remember(at, {"signal": event.suspended.signal, "wait": event.suspended.data})
+            self.wait(at, event.suspended.until, signal=event.suspended.signal)
+            self._take_signals()
+
     def _attempt_failed(self, event: ev.AttemptFailed) -> None:
         at = self._holder(event.path, event.token)
         if at is None or at.attempt is None:
@@ -109,19 +173,51 @@ class Decision(Progress):
         failure = placed(result.failure, at.path, number)
         self._end_attempt(at, AttemptState.TIMED_OUT if result.timed_out else AttemptState.FAILED, failure)
         at.failures += 1
-        policy = at.step.retry
-        if at.failures >= policy.max_attempts or not policy.admits(result.error_class, result.status):
-            self.fail(at, failure, value)
+        if at.step.effect == "once" and result.sent and result.error_class in ("network", "timeout"):
+            self.outcome_unknown(at, failure, value)
             return
-        pause = policy.delay_ms(at.failures, self.context.ids.random()) + (result.retry_after_ms or 0)
+        policy = at.step.retry
+        if at.failures >= policy.max_attempts:
+            self.fail(at, failure, value)
+        elif "retry" in at.step.evaluations:
+            at.error, at.available_at = failure, self.now
+            self._move(at, StepState.QUEUED, code="RETRY_ASKED_OF_EXPRESSION", error=failure.code)
+            prepared = self.context.prepare(self.run, at, "retry")
+            if prepared is None:
+                at.preparing = True
+                self.changes.needs.append((at.path, "retry"))
+            else:
+                self._retry_judged(at, prepared)
+        elif policy.admits(result.error_class, result.status):
+            self._retry_later(at, failure, value, result.retry_after_ms)
+        else:
+            self.fail(at, failure, value)
+
+    def _retry_judged(self, at: StepRun, prepared: Prepared) -> None:
+        """The step's own condition has said whether the error is retried."""
+        failure = at.error
+        assert failure is not None
+        if prepared.failure is not None:
+            self.fail(at, prepared.failure)
+        elif prepared.value is True:
+            self._retry_later(at, failure, None, (failure.detail or {}).get("retry_after_ms"))
+        else:
+            self.fail(at, failure)
+
+    def _retry_later(self, at: StepRun, failure: Failure, value: Any, retry_after_ms: int | None) -> None:
+        pause = at.step.retry.delay_ms(at.failures, self.context.ids.random()) + (retry_after_ms or 0)
         due = self.now + pause
         if at.deadline_at is not None and due >= at.deadline_at:
             message = f"the next attempt would begin after the step's time limit; the last error was: {failure.message}"
-            late = Failure("STEP_TIMEOUT", message, at.path, number, {"last_error": failure.code})
-            self.fail(at, late, value)
+            self.fail(at, Failure("STEP_TIMEOUT", message, at.path, at.attempts, {"last_error": failure.code}), value)
             return
         at.error, at.available_at = failure, due
-        self._move(at, StepState.QUEUED, code="RETRY_SCHEDULED", until=due, error=failure.code)
+        entry = {"code": "RETRY_SCHEDULED", "until": due, "error": failure.code}
+        if at.state is StepState.QUEUED:
+            self.touch(at)
+            self.changes.journal.append({"step": at.path, **entry})
+        else:
+            self._move(at, StepState.QUEUED, **entry)
         if due <= self.now:
             self._ready.append(at)
 
@@ -129,35 +225,65 @@ class Decision(Progress):
         at = self._holder(event.path, event.token)
         if at is not None:
             self._end_attempt(at, AttemptState.LOST, Failure("RELEASED", "the server shut down", at.path))
-            at.available_at = self.now
+            at.available_at, at.lost = self.now, True
             self._move(at, StepState.QUEUED, code="RELEASED")
 
+    # ---- what people ask for
+
     def _cancel_asked(self, event: ev.CancelAsked) -> None:
-        if not self.run.ended:
-            message = event.reason or "the run was cancelled"
-            self._finish(RunState.CANCELLED, None, Failure("CANCELLED", message))
+        run = self.run
+        if run.ended:
+            return
+        failure = Failure("CANCELLED", event.reason or "the run was cancelled")
+        if run.ending is not None:
+            # Asked again while the handlers run: they stop as well.
+            state, error = run.ending.state, run.ending.error
+            self._stop_steps()
+            self._finish(state, None, error)
+        else:
+            self.conclude(RunState.CANCELLED, None, failure)
 
     def _retry_asked(self, event: ev.RetryAsked) -> None:
         run = self.run
         run.generation += 1
         run.output, run.error, run.finished_at, run.started_at = None, None, None, None
-        run.suspect = 0
+        run.suspect, run.ending, run.placed = 0, None, False
         self._move_run(RunState.QUEUED, code="RETRY_ASKED", generation=run.generation)
-        for at in run.steps.values():
-            if at.state in (StepState.FAILED, StepState.CANCELLED) and not at.step.continue_on_error:
+        if event.from_step is not None:
+            self._rewind(event.from_step)
+        for at in list(run.steps.values()):
+            if at.state is StepState.CANCELLED or self.has_failed(at):
                 self._reopen(at)
         self.changes.dead_letters_to = "RETRIED"
-        run.root = Frame(None, "", run.plan.steps, ("",))
-        if run.steps:
-            self._resume_frame(run.root)
+        if run.plan.concurrency is not None:
+            self._claim_place()
+        elif run.steps:
+            self._resume_frame(Frame(None, "", run.plan.steps, ("",)))
         else:
-            self._enter(run.root)
+            self._enter_when_due()
+
+    def _rewind(self, from_step: str) -> None:
+        """Have a step, everything that came after it, and the blocks around it run again."""
+        run = self.run
+        chosen = run.steps[from_step]
+        order = chosen.step.order
+        for at in list(run.steps.values()):
+            around = from_step.startswith(f"{at.path}[") or any(
+                chosen.step is inner for block in at.step.blocks for inner in block.all_steps()
+            )
+            after = at.step.order >= order and not around
+            if around or (after and (not chosen.prefixes[-1] or at.path.startswith(chosen.prefixes[-1]) or not at.step.loops)):
+                self._reopen(at)
 
     def _reopen(self, at: StepRun) -> None:
-        begun = at.data is not None
+        """Let an ended step run again in the new generation; a block keeps what it had begun."""
+        if not at.ended:
+            return
+        begun = at.data is not None and at.step.kind.role == "control"
         at.generation = self.run.generation
         at.attempts = at.failures = at.crashes = 0
-        at.output, at.error, at.finished_at, at.started_at = None, None, None, None
+        at.output, at.error, at.finished_at, at.started_at, at.stage = None, None, None, None, None
+        at.lost = at.reserved = False
         at.available_at = at.ready_at = self.now
         self.run.live[at.path] = at
         self._move(at, StepState.QUEUED, code="RETRY_ASKED", generation=at.generation)
@@ -165,13 +291,45 @@ class Decision(Progress):
             at.started_at, at.available_at = self.now, None
             self._move(at, StepState.RUNNING)
 
+    def _signal_sent(self, event: ev.SignalSent) -> None:
+        record = SignalRecord(event.id, event.name, dumps(event.data), self.now)
+        self.changes.told_child = event.told_child
+        self.changes.journal.append({"signal": event.name})
+        self.run.signals.append(record)
+        self.changes.signals.append(record)
+        if not self.run.ended:
+            self._take_signals()
+
+    def _take_signals(self) -> None:
+        """Hand signals that were sent to the steps that wait for them, in the order in which they came."""
+        run = self.run
+        for at in list(run.live.values()):
+            if at.state is not StepState.WAITING or not isinstance(at.data, dict) or at.data.get("signal") is None:
+                continue
+            record = next((sent for sent in run.signals if sent.name == at.data["signal"]), None)
+            if record is not None:
+                self.take_signal(at, record)
+
+    def _time_passed(self, event: ev.TimePassed) -> None:
+        if not self.run.ended:
+            self._check_time()
+
     # ---- time
 
     def _check_time(self) -> None:
         run = self.run
-        if run.deadline_at is not None and run.deadline_at <= self.now:
+        if run.deadline_at is not None and run.deadline_at <= self.now and run.ending is None:
             message = f"the run took longer than its time limit of {(run.plan.timeout_ms or 0) / 1000:g} s"
-            self._finish(RunState.FAILED, None, Failure("RUN_TIMEOUT", message))
+            self.conclude(RunState.FAILED, None, Failure("RUN_TIMEOUT", message))
+            return
+        queue_deadline = self._queue_deadline()
+        if queue_deadline is not None and queue_deadline <= self.now:
+            message = f"the run was not begun within {(run.plan.max_queue_ms or 0) / 1000:g} s"
+            self.end_at_once(RunState.CANCELLED, Failure("QUEUE_TIMEOUT", message))
+            return
+        if not run.steps and run.preparing is None and run.ending is None and run.state is RunState.QUEUED:
+            if run.start_at is not None and self.changes.claim is None:
+                self._enter_when_due()
             return
         for at in list(run.live.values()):
             if at.ended or run.ended:
@@ -180,6 +338,10 @@ class Decision(Progress):
                 self._time_out(at)
             elif at.state is StepState.QUEUED:
                 self._ready.append(at)
+            elif at.state is StepState.WAITING and at.available_at is not None and at.available_at <= self.now:
+                kind = at.step.kind
+                assert isinstance(kind, ControlKind | ActionKind)
+                kind.woke(self, at)
 
     def _time_out(self, at: StepRun) -> None:
         failure = step_timeout(at)
@@ -189,29 +351,11 @@ class Decision(Progress):
             self.changes.aborts.append(at.attempt.id)
             self._end_attempt(at, AttemptState.TIMED_OUT, failure)
             at.failures += 1
-        self._cancel_inside(at)
+            if at.step.effect == "once":
+                self.outcome_unknown(at, failure, value)
+                return
+        self.cancel_inside(at)
         self.fail(at, failure, value)
-
-    def _cancel_inside(self, at: StepRun) -> None:
-        for other in list(self.run.live.values()):
-            if other is not at and _is_inside(other, at):
-                other.parent.open = False
-                self._end(other, StepState.CANCELLED, code="PARENT_ENDED")
-
-    def _convict(self) -> None:
-        """The server died while this run was alone: the step that was in flight is FAILED, and the run with it."""
-        suspects = [at for at in self.run.live.values() if at.crashes >= CRASH_LIMIT]
-        message = "the server died each time it ran this step, the last time while nothing else ran"
-        first: Failure | None = None
-        for at in suspects:
-            failure = Failure("CRASH_LOOP", message, at.path, at.attempts, {"deaths": at.crashes})
-            at.error = failure
-            self._end(at, StepState.FAILED, code=failure.code)
-            if at.step.kind.role == "action":
-                self._bury(at, failure, None)
-            first = first or failure
-        self.run.suspect = 0
-        self._finish(RunState.FAILED, None, first or Failure("CRASH_LOOP", message))
 
 
 _HANDLERS: dict[type, Callable[[Decision, Any], None]] = {
@@ -220,17 +364,10 @@ _HANDLERS: dict[type, Callable[[Decision, Any], None]] = {
     ev.TimePassed: Decision._time_passed,
     ev.StepPrepared: Decision._step_prepared,
     ev.AttemptSucceeded: Decision._attempt_succeeded,
+    ev.AttemptSuspended: Decision._attempt_suspended,
     ev.AttemptFailed: Decision._attempt_failed,
     ev.AttemptReleased: Decision._attempt_released,
     ev.CancelAsked: Decision._cancel_asked,
     ev.RetryAsked: Decision._retry_asked,
+    ev.SignalSent: Decision._signal_sent,
 }
-
-
-def _is_inside(inner: StepRun, outer: StepRun) -> bool:
-    frame: Frame | None = inner.parent
-    while frame is not None and frame.owner is not None:
-        if frame.owner is outer:
-            return True
-        frame = frame.owner.parent
-    return False

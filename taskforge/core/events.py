@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from taskforge.core.kind import Suspended
 from taskforge.core.model import JSON, AttemptFailure, Prepared
 
 
@@ -24,10 +25,12 @@ class TimePassed:
 
 @dataclass(frozen=True, slots=True)
 class StepPrepared:
-    """The jq child has evaluated a step's expressions. The empty path is the run's output."""
+    """The jq child has evaluated a step's expressions (or, with a name, one of its further evaluations). The empty path
+    is the run itself; the name then says what (`output`, `concurrency`)."""
 
     path: str
     prepared: Prepared
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,15 @@ class AttemptSucceeded:
     path: str
     token: str
     output: JSON
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptSuspended:
+    """The attempt succeeded and the step now waits for a signal."""
+
+    path: str
+    token: str
+    suspended: Suspended
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +71,19 @@ class CancelAsked:
 
 @dataclass(frozen=True, slots=True)
 class RetryAsked:
-    """A person has the run taken up again where it failed; what had succeeded is kept."""
+    """A person has the run taken up again where it failed, or at `from_step` (a path); what came before is kept."""
+
+    from_step: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SignalSent:
+    """A signal for the run. `told_child`: the key of the child run whose end it tells of."""
+
+    id: str
+    name: str
+    data: JSON
+    told_child: int | None = None
 
 
 Event = (
@@ -68,8 +92,10 @@ Event = (
     | TimePassed
     | StepPrepared
     | AttemptSucceeded
+    | AttemptSuspended
     | AttemptFailed
     | AttemptReleased
     | CancelAsked
     | RetryAsked
+    | SignalSent
 )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from pydantic import BaseModel
 
 from taskforge.core.errors import Failure
-from taskforge.core.model import JSON, AttemptFailure
+from taskforge.core.model import JSON, AttemptFailure, Prepared
 from taskforge.core.problem import Pointer
 
 if TYPE_CHECKING:
@@ -109,6 +109,15 @@ class AttemptContext(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """Returned by `ActionKind.run` in place of an output: the attempt succeeded, and the step waits for a signal."""
+
+    signal: str
+    data: JSON = None
+    until: int | None = None
+
+
 class ActionFailed(Exception):
     """Raised by `ActionKind.run`: the attempt did not succeed."""
 
@@ -126,18 +135,26 @@ class ActionKind(Kind):
         """Return the bound of one attempt for this evaluated config, or None for the configured default."""
         return None
 
-    async def run(self, value: JSON, context: AttemptContext) -> JSON:
+    async def run(self, value: JSON, context: AttemptContext) -> JSON | Suspended:
         """Carry out one attempt with the evaluated config; return the output or raise ActionFailed."""
         raise TypeError(f"{type(self).__name__} must define run()")
 
+    def signalled(self, decision: Progress, at: StepRun, data: JSON) -> None:
+        """The signal of a Suspended step has come. By default its data is the output."""
+        decision.succeed(at, data)
+
+    def woke(self, decision: Progress, at: StepRun) -> None:
+        """The time until which a Suspended step waited has come."""
+        decision.fail(at, Failure("WAIT_TIMEOUT", "what the step waited for did not come in time"))
+
 
 class ControlKind(Kind):
-    """A step that runs inner steps. All three are pure: they only call methods of `decision`."""
+    """A step that runs inner steps, or waits. All methods are pure: they only call methods of `decision`."""
 
     role = "control"
 
     def begin(self, decision: Progress, at: StepRun, value: JSON) -> None:
-        """The step's turn has come and `value` is its evaluated config: open frames, or end the step."""
+        """The step's turn has come and `value` is its evaluated config: open frames, wait, or end the step."""
         raise TypeError(f"{type(self).__name__} must define begin()")
 
     def ended(self, decision: Progress, at: StepRun, frame: Frame, failure: Failure | None) -> None:
@@ -145,8 +162,20 @@ class ControlKind(Kind):
         raise TypeError(f"{type(self).__name__} must define ended()")
 
     def resume(self, decision: Progress, at: StepRun) -> None:
-        """The run was loaded from the store: open again the frames that had begun."""
+        """The run was loaded from the store and the step is RUNNING: open again the frames that had begun."""
         raise TypeError(f"{type(self).__name__} must define resume()")
+
+    def woke(self, decision: Progress, at: StepRun) -> None:
+        """The time until which the step was WAITING has come."""
+        raise TypeError(f"{type(self).__name__} must define woke()")
+
+    def signalled(self, decision: Progress, at: StepRun, data: JSON) -> None:
+        """The signal that the step was WAITING for (`data["signal"]` of the step) has come."""
+        raise TypeError(f"{type(self).__name__} must define signalled()")
+
+    def answered(self, decision: Progress, at: StepRun, name: str, prepared: Prepared) -> None:
+        """The evaluation that the step asked for with `decision.evaluate` has been made."""
+        raise TypeError(f"{type(self).__name__} must define answered()")
 
 
 Kinds = Mapping[str, Kind]

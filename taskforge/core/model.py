@@ -6,7 +6,7 @@ module of `steps/`), its checked config and the expressions to evaluate when its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -89,12 +89,39 @@ class Retry:
         return round(ceiling * random) if self.jitter == "full" else round(ceiling)
 
 
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """At most `max` attempts per `per_ms` for each value of the key. With it, a step's evaluated value is
+    `{"key": …, "config": …}`."""
+
+    max: int
+    per_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """How many runs of a workflow, and key, are between start and end at once. The key is the run's evaluation
+    `concurrency`; without one all runs share a place."""
+
+    limit: int = 1
+    on_limit: Literal["queue", "skip", "cancel_oldest"] = "queue"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
     """A named list of steps inside a step: a branch of a `switch`, the body of a `foreach`."""
 
     name: str
     steps: tuple[Step, ...]
+
+    def all_steps(self) -> Iterator[Step]:
+        """Yield the steps of the block and of the blocks and handlers inside it."""
+        for step in self.steps:
+            yield step
+            for block in step.blocks:
+                yield from block.all_steps()
+            for handler in step.handlers.values():
+                yield from Block("", handler).all_steps()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,6 +144,14 @@ class Step:
     blocks: tuple[Block, ...] = ()
     needs: tuple[str, ...] = ()
     later: dict[str, Template] = field(default_factory=dict)
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    """Further evaluations by name: `until` of a `repeat`, `retry` (its condition)."""
+    handlers: dict[str, tuple[Step, ...]] = field(default_factory=dict)
+    """Lists of steps around this one: `catch`, `finally`, `undo`, `probe`."""
+    effect: Literal["idempotent", "once"] = "idempotent"
+    rate_limit: RateLimit | None = None
+    order: int = 0
+    """Place in the document."""
     position: tuple[int, int] = (1, 1)
 
 
@@ -129,12 +164,20 @@ class Plan:
     inputs: JSON | None
     timeout_ms: int | None
     steps: tuple[Step, ...]
-    output: Evaluation | None
+    evaluations: dict[str, Evaluation]
+    """Of the run itself, by name: `output`, `concurrency`."""
     triggers: dict[str, JSON]
     index: dict[str, Step]
     document: JSON
     uses_run_number: bool = False
     names_used: frozenset[str] = frozenset()
+    on_failure: tuple[Step, ...] = ()
+    finally_: tuple[Step, ...] = ()
+    has_undo: bool = False
+    concurrency: Concurrency | None = None
+    max_queue_ms: int | None = None
+    priority: int = 0
+    notify: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

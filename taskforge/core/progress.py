@@ -1,80 +1,36 @@
-"""How a run moves: frames of steps, single steps, attempts, the run itself, and the rows that come of it.
+"""How a run moves: frames of steps, single steps, their attempts and handlers. Pure; the upper half is `core.decide`.
 
-The lower half of `core.decide`, which says what each event means. Pure in the same way.
+A frame is a list of steps that run one after the other. The run has one; control steps open more; so do the handlers
+around a step (`catch`, `finally`, `undo`, `probe`), whose frames are named `!catch` and so on.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from typing import Any
 
 from taskforge.core.errors import Failure
-from taskforge.core.jsontext import dumps
+from taskforge.core.jsontext import dumps, loads
 from taskforge.core.kind import ActionKind, ControlKind, PureKind
 from taskforge.core.model import JSON, Prepared, Step
-from taskforge.core.snapshot import (
-    Attempt,
-    AttemptEnd,
-    AttemptRecord,
-    Changes,
-    DeadLetterRecord,
-    Frame,
-    RunRecord,
-    RunSnapshot,
-    StepRecord,
-    StepRun,
-)
-from taskforge.core.states import RUN_TRANSITIONS, STEP_TRANSITIONS, AttemptState, RunState, StepState
+from taskforge.core.rows import ALONE, CRASH_LIMIT, SUSPECT, Rows, is_inside, placed, step_timeout
+from taskforge.core.snapshot import Attempt, AttemptEnd, AttemptRecord, DeadLetterRecord, Frame, SignalRecord, StepRun
+from taskforge.core.states import AttemptState, RunState, StepState
 
-CRASH_LIMIT = 3
-"""Deaths of the server with the same step in flight after which its run is taken up alone."""
-
-SUSPECT, ALONE, CONVICTED = 1, 2, 3
-"""`runs.suspect`: at the crash limit; running alone; the server died while it ran alone."""
+HANDLED, UNDONE = "handled", "undone"
+"""`StepRun.stage` of an ended step whose handlers, or whose undo steps, have run."""
 
 
-class Ids(Protocol):
-    """What `decide` needs of the clock: new ids and random numbers, as arguments."""
+class Progress(Rows, ABC):
+    """Moves steps. Kinds with inner steps call its public methods."""
 
-    def new_id(self, prefix: str) -> str: ...
-    def random(self) -> float: ...
+    @abstractmethod
+    def conclude(self, state: RunState, output: JSON, failure: Failure | None) -> None:
+        """End the run: first its handlers, then its terminal state."""
 
-
-@dataclass(slots=True)
-class Context:
-    """What is known from outside the run. `slots`: attempts that may begin now; `prepare` evaluates a step's
-    expressions in process, or returns None where they need the jq child (`prepare_output`: the run's output)."""
-
-    now: int
-    ids: Ids
-    owner: str
-    slots: int
-    lease_ms: int
-    output_limit: int
-    prepare: Callable[[RunSnapshot, StepRun], Prepared | None]
-    prepare_output: Callable[[RunSnapshot], Prepared | None]
-
-
-class IllegalTransition(AssertionError):
-    """A decision tried a transition that the table does not have: a bug, never a person's mistake."""
-
-
-class Progress:
-    """One decision in the making. Kinds with inner steps call `open`, `reopen`, `succeed`, `fail` and `remember`."""
-
-    def __init__(self, run: RunSnapshot, context: Context) -> None:
-        self.run = run
-        self.context = context
-        self.now = context.now
-        self._slots = context.slots
-        self._ready: deque[StepRun] = deque()
-        self._origin: dict[str, tuple[StepRun, str | None]] = {}
-        self._texts: dict[str, str] = {}
-        self._run_origin = run.state if run.revision or run.key else None
-        self._before = (run.owner, run.due_at, run.suspect, run.state, run.generation)
-        self.changes = Changes(run.key, run.revision, self.now, _run_record(run, None))
+    @abstractmethod
+    def _run_frame_ended(self, frame: Frame, failure: Failure | None) -> None:
+        """A frame of the run itself has ended."""
 
     # ---- what kinds with inner steps call
 
@@ -82,18 +38,66 @@ class Progress:
         """Begin a list of inner steps of `at`. An empty list ends at once."""
         frame = Frame(at, name, steps, prefixes or at.prefixes)
         at.frames[name] = frame
-        self._enter(frame)
+        self._advance(frame, None)
 
     def reopen(self, at: StepRun, name: str, steps: tuple[Step, ...], prefixes: tuple[str, ...] | None = None) -> None:
-        """Take up a list of inner steps that had begun before the run was loaded."""
+        """Take up a list of inner steps that had begun before the run was loaded; what is missing begins."""
         frame = Frame(at, name, steps, prefixes or at.prefixes)
         at.frames[name] = frame
         self._resume_frame(frame)
 
+    def skip_inner(self, at: StepRun, step: Step, code: str) -> None:
+        """Record an inner step that is not to run as SKIPPED; it opens no frame."""
+        inner = self._create(Frame(at, step.id, (step,), at.prefixes, position=0, open=False), step)
+        self._end(inner, StepState.SKIPPED, code=code)
+
     def remember(self, at: StepRun, data: JSON) -> None:
         """Store what a block must know after a crash (which branch, how many items)."""
         at.data = data
-        self._touch(at)
+        self.touch(at)
+
+    def wait(self, at: StepRun, until: int | None, **entry: Any) -> None:
+        """Let the step wait until a time, a signal (`data["signal"]`), or both. It holds no slot and no memory."""
+        at.available_at = until
+        self._move(at, StepState.WAITING, **({} if until is None else {"until": until}), **entry)
+
+    def take_signal(self, at: StepRun, record: SignalRecord) -> None:
+        """Give a signal to the step that waits for it; it is used up."""
+        self.run.signals.remove(record)
+        if record in self.changes.signals:
+            self.changes.signals.remove(record)
+        else:
+            self.changes.signals_taken.append(record.id)
+        self.go_on(at)
+        kind = at.step.kind
+        assert isinstance(kind, ControlKind | ActionKind)
+        kind.signalled(self, at, loads(record.data))
+
+    def find_signal(self, name: str) -> SignalRecord | None:
+        """Return the first signal of that name that was sent and not taken."""
+        return next((record for record in self.run.signals if record.name == name), None)
+
+    def go_on(self, at: StepRun) -> None:
+        """End the step's waiting; it is RUNNING again."""
+        at.available_at = None
+        self._move(at, StepState.RUNNING)
+        self._running()
+
+    def evaluate(self, at: StepRun, name: str) -> None:
+        """Make one of the step's further evaluations; the kind's `answered` gets it, now or later."""
+        prepared = self.context.prepare(self.run, at, name)
+        if prepared is None:
+            at.preparing = True
+            self.changes.needs.append((at.path, name))
+        else:
+            self._answered(at, name, prepared)
+
+    def cancel_inside(self, at: StepRun) -> None:
+        """Cancel everything that runs inside a step."""
+        for other in list(self.run.live.values()):
+            if other is not at and not other.ended and is_inside(other, at):
+                other.parent.open = False
+                self._end(other, StepState.CANCELLED, code="PARENT_ENDED")
 
     def succeed(self, at: StepRun, output: JSON) -> None:
         """End a step with its output. An output above the limit fails it instead."""
@@ -104,30 +108,76 @@ class Progress:
                 return
         at.output, at.error = output, None
         self._end(at, StepState.SUCCEEDED)
-        self._advance(at.parent, at)
+        self._leave(at, None)
 
     def skip(self, at: StepRun, code: str) -> None:
         """End a step that is not to run; its output is null."""
         self._end(at, StepState.SKIPPED, code=code)
-        self._advance(at.parent, at)
+        self._pass_on(at, None)
 
-    def fail(self, at: StepRun, failure: Failure, value: JSON = None) -> None:
-        """End a step FAILED for good; `value` is the evaluated config that a dead letter keeps."""
+    def fail(self, at: StepRun, failure: Failure, value: JSON = None, *, output: JSON = None) -> None:
+        """End a step FAILED for good. `value` is the evaluated config that a dead letter keeps; `output` is what a
+        block with `continue_on_error` still gives."""
         failure = failure if failure.step else placed(failure, at.path, None)
         at.error = failure
+        if output is not None and at.step.continue_on_error and self._encode(at, output) is None:
+            at.output = output
         self._end(at, StepState.FAILED, code=failure.code)
-        if at.step.continue_on_error:
-            self._advance(at.parent, at)
-            return
-        if at.step.kind.role == "action":
+        if at.step.kind.role == "action" and not self._is_caught(at):
             self._bury(at, failure, value)
-        at.parent.open = False
-        self._frame_ended(at.parent, failure)
+        self._leave(at, failure)
+
+    def has_failed(self, at: StepRun) -> bool:
+        """Return whether an ended step's failure counts against what is around it."""
+        return at.state is StepState.FAILED and not self._is_caught(at)
+
+    @staticmethod
+    def _is_caught(at: StepRun) -> bool:
+        return at.step.continue_on_error or "catch" in at.step.handlers
+
+    # ---- handlers around a step
+
+    def _leave(self, at: StepRun, failure: Failure | None) -> None:
+        """After a step has ended: its `catch`, its `finally`, then what comes after it."""
+        handlers = at.step.handlers
+        if not handlers or self.run.ended:
+            self._pass_on(at, failure)
+        elif failure is not None and "catch" in handlers:
+            self._handle(at, "catch")
+        elif "finally" in handlers:
+            self._handle(at, "finally")
+        else:
+            self._pass_on(at, failure)
+
+    def _handle(self, at: StepRun, handler: str) -> None:
+        at.stage = handler
+        self.touch(at)
+        self.open(at, f"!{handler}", at.step.handlers[handler])
+
+    def _handler_ended(self, at: StepRun, frame: Frame, failure: Failure | None) -> None:
+        """A handler that failed is recorded, and changes nothing else."""
+        handler = frame.name[1:]
+        if handler == "undo":
+            at.stage = UNDONE
+            self.touch(at)
+            self._run_frame_ended(frame, None)
+        elif handler == "probe":
+            self._probed(at, frame, failure)
+        elif handler == "catch" and "finally" in at.step.handlers:
+            self._handle(at, "finally")
+        else:
+            at.stage = HANDLED
+            self.touch(at)
+            self._pass_on(at, at.error if at.state is StepState.FAILED else None)
+
+    def _pass_on(self, at: StepRun, failure: Failure | None) -> None:
+        if failure is None or self._is_caught(at):
+            self._advance(at.parent, at)
+        elif at.parent.open:
+            at.parent.open = False
+            self._frame_ended(at.parent, failure)
 
     # ---- frames
-
-    def _enter(self, frame: Frame) -> None:
-        self._advance(frame, None)
 
     def _advance(self, frame: Frame, ended: StepRun | None) -> None:
         """Start the step after `ended`, or end the frame."""
@@ -136,45 +186,36 @@ class Progress:
         frame.last = ended
         frame.position += 1
         if frame.position < len(frame.steps):
-            self._start(frame, frame.steps[frame.position])
+            self._ready.append(self._create(frame, frame.steps[frame.position]))
         else:
             frame.open = False
             self._frame_ended(frame, None)
 
-    def _start(self, frame: Frame, step: Step) -> None:
+    def _create(self, frame: Frame, step: Step) -> StepRun:
         at = StepRun(step, frame.prefixes[-1] + step.id, frame.prefixes, frame, ready_at=self.now)
         at.available_at = self.now
         self.run.steps[at.path] = at
         self.run.live[at.path] = at
         self._origin[at.path] = (at, None)
         self.changes.journal.append({"step": at.path, "to": StepState.QUEUED})
-        self._ready.append(at)
+        return at
 
     def _frame_ended(self, frame: Frame, failure: Failure | None) -> None:
+        owner = frame.owner
         if self.run.ended:
             return
-        if frame.owner is not None:
-            kind = frame.owner.step.kind
+        if owner is None:
+            self._run_frame_ended(frame, failure)
+        elif frame.name.startswith("!"):
+            self._handler_ended(owner, frame, failure)
+        elif not owner.ended:
+            kind = owner.step.kind
             assert isinstance(kind, ControlKind)
-            kind.ended(self, frame.owner, frame, failure)
-        elif failure is not None:
-            self._finish(RunState.FAILED, None, failure)
-        elif self.run.plan.output is None:
-            self._finish(RunState.SUCCEEDED, None, None)
-        else:
-            prepared = self.context.prepare_output(self.run)
-            if prepared is None:
-                self.run.preparing_output = True
-                self._running()
-                self.changes.needs.append("")
-            else:
-                self._finish_with_output(prepared)
+            kind.ended(self, owner, frame, failure)
 
     def _resume_frame(self, frame: Frame) -> None:
         """Find the place in a list of steps from the rows, and go on there."""
         prefix = frame.prefixes[-1]
-        if frame.owner is None:
-            self.run.root = frame
         for position, step in enumerate(frame.steps):
             at = self.run.steps.get(prefix + step.id)
             frame.position = position
@@ -185,18 +226,29 @@ class Progress:
             if not at.ended:
                 self._resume_step(at)
                 return
+            if at.stage is not None and at.stage in at.step.handlers and at.stage != "undo":
+                self.reopen(at, f"!{at.stage}", at.step.handlers[at.stage])
+                return
+            if self.has_failed(at) or at.state is StepState.CANCELLED:
+                frame.open = False
+                self._frame_ended(frame, at.error or Failure("CANCELLED", "the step was cancelled", at.path))
+                return
             frame.last = at
         self._advance(frame, frame.last)
 
     def _resume_step(self, at: StepRun) -> None:
         if at.state is StepState.QUEUED:
-            self._ready.append(at)
+            if at.stage == "probe":
+                self.reopen(at, "!probe", at.step.handlers["probe"])
+            else:
+                self._ready.append(at)
         elif at.step.kind.role == "control":
             assert isinstance(at.step.kind, ControlKind)
-            at.step.kind.resume(self, at)
-        elif at.attempt is None:
+            if at.state is StepState.RUNNING:
+                at.step.kind.resume(self, at)
+        elif at.state is StepState.RUNNING and at.attempt is None:
             # RUNNING without an attempt that holds a lease: the attempt was lost.
-            at.available_at = self.now
+            at.available_at, at.lost = self.now, True
             self._move(at, StepState.QUEUED, code="LOST")
             self._ready.append(at)
 
@@ -204,20 +256,28 @@ class Progress:
 
     def _admit(self, at: StepRun) -> None:
         """Take up a step whose turn and time have come."""
-        if self.run.ended or at.state is not StepState.QUEUED or at.preparing:
+        if self.run.ended or at.state is not StepState.QUEUED or at.preparing or at.stage == "probe":
             return
         if at.available_at is not None and at.available_at > self.now:
+            return
+        if at.lost and at.step.effect == "once":
+            self.outcome_unknown(at, Failure("UNKNOWN_OUTCOME", "the attempt was lost; it may have taken effect"), None)
             return
         if at.step.kind.role == "action" and self._slots <= 0:
             self.changes.starved = True
             return
         self._running()
-        prepared = self.context.prepare(self.run, at)
+        prepared = self.context.prepare(self.run, at, "")
         if prepared is None:
             at.preparing = True
-            self.changes.needs.append(at.path)
+            self.changes.needs.append((at.path, ""))
         else:
             self._proceed(at, prepared)
+
+    def _answered(self, at: StepRun, name: str, prepared: Prepared) -> None:
+        kind = at.step.kind
+        assert isinstance(kind, ControlKind)
+        kind.answered(self, at, name, prepared)
 
     def _proceed(self, at: StepRun, prepared: Prepared) -> None:
         kind = at.step.kind
@@ -230,7 +290,7 @@ class Progress:
         elif isinstance(kind, PureKind):
             self._finish_pure(at, kind, prepared.value)
         elif isinstance(kind, ActionKind):
-            self._lease(at, prepared.value)
+            self._begin_attempt(at, prepared.value)
         else:
             assert isinstance(kind, ControlKind)
             at.started_at, at.available_at = self.now, None
@@ -246,16 +306,39 @@ class Progress:
             self._texts[at.path] = dumps(outcome.output)
             at.output = outcome.output
             self._end(at, StepState.SUCCEEDED)
-            self._finish(RunState.SUCCEEDED, outcome.output, None)
+            self.conclude(RunState.SUCCEEDED, outcome.output, None)
         else:
             self.succeed(at, outcome.output)
 
+    # ---- attempts
+
+    def _begin_attempt(self, at: StepRun, value: JSON) -> None:
+        """Begin an attempt, when the step's rate limit admits it now."""
+        limit = at.step.rate_limit
+        if limit is not None:
+            key, value = f"{self.run.workflow}/{at.step.id}/{dumps(value['key'])}", value["config"]
+            if not at.reserved:
+                due, stored = self.context.reserve(key, limit, self.now)
+                self.changes.rates[key] = stored
+                at.reserved = True
+                if due > self.now:
+                    at.available_at = due
+                    self.touch(at)
+                    entry = {"step": at.path, "code": "RATE_LIMITED", "until": due}
+                    self.changes.journal.append(entry)
+                    return
+            at.reserved = False
+        if self._slots <= 0:
+            self.changes.starved = True
+            return
+        self._lease(at, value)
+
     def _lease(self, at: StepRun, value: JSON) -> None:
-        """Begin an attempt: from the commit on, this process alone may carry it out."""
+        """From the commit on, this process alone may carry the attempt out."""
         self._slots -= 1
         at.attempts += 1
         at.attempt = Attempt(self.context.ids.new_id("att"), at.attempts, self.now, value)
-        at.available_at = None
+        at.available_at, at.lost = None, False
         if at.started_at is None:
             at.started_at = self.now
         if self.run.suspect == SUSPECT:
@@ -265,6 +348,41 @@ class Progress:
         record = AttemptRecord(at.attempt.id, at.path, at.generation, at.attempts, self.now, self.context.owner, until)
         self.changes.leases.append(record)
         self.changes.starts.append(at)
+
+    def outcome_unknown(self, at: StepRun, failure: Failure, value: JSON) -> None:
+        """An `effect: once` step may have taken effect: it is not sent again unless its probe says that it had not."""
+        if "probe" in at.step.handlers:
+            if at.state is not StepState.QUEUED:
+                self._move(at, StepState.QUEUED, code="PROBING")
+            at.lost, at.stage, at.available_at, at.error = False, "probe", None, failure
+            self.touch(at)
+            self._running()
+            self.open(at, "!probe", at.step.handlers["probe"])
+        else:
+            self.fail(at, Failure("UNKNOWN_OUTCOME", failure.message, at.path, at.attempts or None), value)
+
+    def _probed(self, at: StepRun, frame: Frame, failure: Failure | None) -> None:
+        answer = None if failure is not None or frame.last is None else frame.last.output
+        at.stage = None
+        done, output = (answer.get("done"), answer.get("output")) if isinstance(answer, dict) else (answer, None)
+        if done is True:
+            self.succeed(at, output)
+        elif done is False:
+            # It had no effect: try again, as a new attempt. The probe's own steps may be needed once more.
+            for step in at.step.handlers["probe"]:
+                probe = self.run.steps.get(at.prefixes[-1] + step.id)
+                if probe is not None:
+                    self._forget_outcome(probe)
+            at.available_at = self.now
+            self.touch(at)
+            self._ready.append(at)
+        else:
+            message = "the attempt may have taken effect, and the probe did not say (true or false)"
+            self.fail(at, Failure("UNKNOWN_OUTCOME", message, at.path, at.attempts or None))
+
+    def _forget_outcome(self, at: StepRun) -> None:
+        """Make room for a step to run again; its attempts stay."""
+        self.run.steps.pop(at.path, None)
 
     def _holder(self, path: str, token: str) -> StepRun | None:
         at = self.run.steps.get(path)
@@ -284,7 +402,7 @@ class Progress:
         if failure is not None:
             entry |= {"error": failure.code, "message": failure.message}
         self.changes.journal.append(entry)
-        self._touch(at)
+        self.touch(at)
 
     def _end(self, at: StepRun, state: StepState, **entry: Any) -> None:
         if at.attempt is not None:
@@ -305,148 +423,3 @@ class Progress:
                 self.now,
             )
         )
-
-    def _encode(self, at: StepRun, output: JSON) -> Failure | None:
-        text = dumps(output)
-        limit = self.context.output_limit
-        if len(text) > limit or (not text.isascii() and len(text.encode()) > limit):
-            size = len(text.encode())
-            return Failure("OUTPUT_TOO_LARGE", f"the output has {size} bytes; the limit is {limit}", at.path)
-        self._texts[at.path] = text
-        return None
-
-    # ---- the run
-
-    def _running(self) -> None:
-        if self.run.state is not RunState.RUNNING:
-            if self.run.started_at is None:
-                self.run.started_at = self.now
-            self._move_run(RunState.RUNNING)
-
-    def _finish_with_output(self, prepared: Prepared) -> None:
-        if prepared.failure is not None:
-            self._finish(RunState.FAILED, None, prepared.failure)
-        else:
-            self._finish(RunState.SUCCEEDED, prepared.value, None)
-
-    def _finish(self, state: RunState, output: JSON, failure: Failure | None) -> None:
-        run = self.run
-        if output is not None:
-            size = len(dumps(output).encode())
-            if size > self.context.output_limit:
-                message = f"the run's output has {size} bytes; the limit is {self.context.output_limit}"
-                state, output, failure = RunState.FAILED, None, Failure("OUTPUT_TOO_LARGE", message)
-        if state is RunState.SUCCEEDED:
-            self._running()
-        for at in list(run.live.values()):
-            at.parent.open = False
-            self._end(at, StepState.CANCELLED, code="RUN_ENDED")
-        if state is RunState.FAILED and run.state is RunState.QUEUED:
-            self._running()
-        run.output, run.error, run.finished_at = output, failure, self.now
-        run.preparing_output = False
-        entry = {} if failure is None else {"error": failure.code, "message": failure.message}
-        self._move_run(state, **entry)
-
-    def _settle(self) -> None:
-        """Decide who holds the run now, and when something is due in it."""
-        run, context = self.run, self.context
-        if run.ended:
-            run.owner = run.due_at = None
-            return
-        active = run.preparing_output
-        times: list[int] = []
-        for at in run.live.values():
-            if at.attempt is not None or at.preparing:
-                active = True
-            elif at.available_at is not None:
-                times.append(at.available_at)
-            if at.deadline_at is not None:
-                times.append(at.deadline_at)
-        if run.deadline_at is not None:
-            times.append(run.deadline_at)
-        if not run.live and not active and run.start_at is not None:
-            times.append(run.start_at)
-        if active:
-            run.owner, run.due_at = context.owner, None
-            later = [time for time in times if time > self.now]
-            self.changes.wake_at = min(later) if later else None
-        else:
-            run.owner, run.due_at = None, min(times, default=self.now)
-
-    # ---- rows
-
-    def _touch(self, at: StepRun) -> None:
-        if at.path not in self._origin:
-            self._origin[at.path] = (at, at.state)
-
-    def _move(self, at: StepRun, state: StepState, **entry: Any) -> None:
-        if state not in STEP_TRANSITIONS[at.state]:
-            raise IllegalTransition(f"step {at.path}: {at.state} to {state}")
-        self._touch(at)
-        self.changes.journal.append({"step": at.path, "from": at.state, "to": state, **entry})
-        at.state = state
-
-    def _move_run(self, state: RunState, **entry: Any) -> None:
-        if state not in RUN_TRANSITIONS[self.run.state]:
-            raise IllegalTransition(f"run {self.run.id}: {self.run.state} to {state}")
-        self.changes.journal.append({"run": state, "from": self.run.state, **entry})
-        self.run.state = state
-
-    def _collect(self) -> Changes:
-        run, changes = self.run, self.changes
-        changes.run = _run_record(run, dumps(run.output) if run.output is not None else None)
-        for path, (at, origin) in self._origin.items():
-            changes.steps.append(self._record(path, at))
-            if origin is not at.state:
-                _count(changes, "step", origin, at.state)
-        _count(changes, "run", self._run_origin, run.state)
-        after = (run.owner, run.due_at, run.suspect, run.state, run.generation)
-        changes.is_empty = not changes.steps and not changes.journal and after == self._before
-        return changes
-
-    def _record(self, path: str, at: StepRun) -> StepRecord:
-        output = self._texts.get(path)
-        if output is None and at.output is not None:
-            output = dumps(at.output)
-        return StepRecord(
-            path,
-            at.step.id,
-            at.step.kind.name,
-            at.state,
-            at.generation,
-            at.attempts,
-            at.failures,
-            at.crashes,
-            None if output == "null" or at.output is None else output,
-            None if at.error is None else dumps(at.error.to_json()),
-            None if at.data is None else dumps(at.data),
-            at.available_at,
-            at.ready_at,
-            at.started_at,
-            at.finished_at,
-        )
-
-
-def _run_record(run: RunSnapshot, output: str | None) -> RunRecord:
-    error = None if run.error is None else dumps(run.error.to_json())
-    return RunRecord(
-        run.state, run.generation, run.owner, run.due_at, run.suspect, output, error, run.started_at, run.finished_at
-    )
-
-
-def _count(changes: Changes, kind: str, source: str | None, target: str) -> None:
-    if source == target:
-        return
-    if source is not None:
-        changes.counts[kind, source] = changes.counts.get((kind, source), 0) - 1
-    changes.counts[kind, target] = changes.counts.get((kind, target), 0) + 1
-
-
-def placed(failure: Failure, path: str, attempt: int | None) -> Failure:
-    return Failure(failure.code, failure.message, path, attempt, failure.detail)
-
-
-def step_timeout(at: StepRun) -> Failure:
-    limit = (at.step.timeout_ms or 0) / 1000
-    return Failure("STEP_TIMEOUT", f"the step took longer than its time limit of {limit:g} s", at.path)

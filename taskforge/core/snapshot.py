@@ -32,6 +32,7 @@ class StepRecord(NamedTuple):
     ready_at: int
     started_at: int | None
     finished_at: int | None
+    stage: str | None = None
 
 
 class AttemptRecord(NamedTuple):
@@ -81,6 +82,39 @@ class RunRecord(NamedTuple):
     error: str | None
     started_at: int | None
     finished_at: int | None
+    needs_slot: int = 0
+    ending: str | None = None
+    place: str | None = None
+    placed: int = 0
+    undone: int = 0
+
+
+class SignalRecord(NamedTuple):
+    """A row of `signals`: sent to the run and not taken yet. `data` is JSON text."""
+
+    id: str
+    name: str
+    data: str
+    sent_at: int
+
+
+class PlaceClaim(NamedTuple):
+    """Asks the store for one of `limit` places of `key`, in the transaction that stores the decision. When there is
+    none: `queues` waits for one, else the run is due at once to decide what its `on_limit` says."""
+
+    key: str
+    limit: int
+    queues: bool
+
+
+@dataclass(slots=True)
+class Ending:
+    """How a run is going to end once its handlers have run. `phase`: undo, on_failure, finally."""
+
+    state: RunState
+    output: JSON
+    error: Failure | None
+    phase: str = "undo"
 
 
 @dataclass(slots=True)
@@ -116,6 +150,14 @@ class StepRun:
     attempt: Attempt | None = None
     preparing: bool = False
     frames: dict[str, Frame] = field(default_factory=dict)
+    stage: str | None = None
+    """Which handler of an ended step is running: catch, finally, probe, undo; then `handled` or `undone`."""
+    lost: bool = False
+    """The last attempt was LOST, so that its outcome is unknown."""
+    scope: tuple[str, ...] | None = None
+    """Prefixes that a further evaluation (`until`) sees, where they are not those of the step."""
+    reserved: bool = False
+    """The rate limit has given this attempt its time."""
 
     @property
     def ended(self) -> bool:
@@ -169,7 +211,16 @@ class RunSnapshot:
     finished_at: int | None = None
     priority: int = 0
     start_at: int | None = None
-    preparing_output: bool = False
+    preparing: str | None = None
+    """Which evaluation of the run itself is under way in the jq child."""
+    ending: Ending | None = None
+    place: str | None = None
+    placed: bool = False
+    undone: bool = False
+    needs_slot: bool = False
+    parent: JSON = None
+    """For a child run: `{"key", "run", "path", "signal"}` of the step that started it."""
+    signals: list[SignalRecord] = field(default_factory=list)
     steps: dict[str, StepRun] = field(default_factory=dict)
     live: dict[str, StepRun] = field(default_factory=dict)
     """The steps that have begun and not ended: what a decision may have to look at, however long the run is."""
@@ -194,9 +245,10 @@ class Changes:
     """What one decision changes: rows for the store, and what the driver does after the commit.
 
     For the store: `run` (guarded by `revision`), `steps`, `leases`, `ends`, `dead_letters`, `dead_letters_to`,
-    `journal`, `counts` (kind, state → difference, for the statistics). For the driver: `starts` (steps whose new
-    attempt begins), `aborts` (tokens of attempts to stop), `needs` (steps whose expressions need the jq child; the
-    empty path is the run's output), `wake_at` (when to decide again while the run stays in memory), `starved` (a step is due
+    `signals` (kept) and `signals_taken`, `told_child`, `claim`, `rates` (key → time, of rate limits), `journal`,
+    `counts` (kind, state → difference, for the statistics). For the driver: `starts` (steps whose new
+    attempt begins), `aborts` (tokens of attempts to stop), `needs` ((path, name) of
+    evaluations that need the jq child; the empty path is the run itself), `wake_at` (when to decide again while the run stays in memory), `starved` (a step is due
     that found no free slot).
     """
 
@@ -209,11 +261,16 @@ class Changes:
     ends: list[AttemptEnd] = field(default_factory=list)
     dead_letters: list[DeadLetterRecord] = field(default_factory=list)
     dead_letters_to: str | None = None
+    signals: list[SignalRecord] = field(default_factory=list)
+    signals_taken: list[str] = field(default_factory=list)
+    told_child: int | None = None
+    claim: PlaceClaim | None = None
+    rates: dict[str, int] = field(default_factory=dict)
     journal: list[dict[str, Any]] = field(default_factory=list)
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
     starts: list[StepRun] = field(default_factory=list)
     aborts: list[str] = field(default_factory=list)
-    needs: list[str] = field(default_factory=list)
+    needs: list[tuple[str, str]] = field(default_factory=list)
     wake_at: int | None = None
     starved: bool = False
     is_empty: bool = True

@@ -1,0 +1,260 @@
+"""The bookkeeping under a decision: transitions by the table, who holds the run next, and the rows that come of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from taskforge.core.errors import Failure
+from taskforge.core.jsontext import dumps
+from taskforge.core.model import JSON, Prepared, RateLimit
+from taskforge.core.snapshot import Changes, Frame, RunRecord, RunSnapshot, StepRecord, StepRun
+from taskforge.core.states import RUN_TRANSITIONS, STEP_TRANSITIONS, RunState, StepState
+
+CRASH_LIMIT = 3
+"""Deaths of the server with the same step in flight after which its run is taken up alone."""
+
+SUSPECT, ALONE, CONVICTED = 1, 2, 3
+"""`runs.suspect`: at the crash limit; running alone; the server died while it ran alone."""
+
+
+class Ids(Protocol):
+    """What `decide` needs of the clock: new ids and random numbers, as arguments."""
+
+    def new_id(self, prefix: str) -> str: ...
+    def random(self) -> float: ...
+
+
+@dataclass(slots=True)
+class Context:
+    """What is known from outside the run.
+
+    `slots`: attempts that may begin now. `prepare(run, step, name)` makes an evaluation in process, or returns None where
+    it needs the jq child; the empty name is the step's turn, and without a step it is an evaluation of the run itself.
+    `reserve(key, limit, now)` gives the time at which a rate limit admits one more attempt, and what to store of it.
+    """
+
+    now: int
+    ids: Ids
+    owner: str
+    slots: int
+    lease_ms: int
+    output_limit: int
+    prepare: Callable[[RunSnapshot, StepRun | None, str], Prepared | None]
+    reserve: Callable[[str, RateLimit, int], tuple[int, int]] = lambda key, limit, now: (now, now)
+    foreach_limit: int = 10_000
+
+
+class IllegalTransition(AssertionError):
+    """A decision tried a transition that the table does not have: a bug, never a person's mistake."""
+
+
+class Rows:
+    """Base of a decision: moves states by the table and collects the rows."""
+
+    def __init__(self, run: RunSnapshot, context: Context) -> None:
+        self.run = run
+        self.context = context
+        self.now = context.now
+        self._slots = context.slots
+        self._ready: deque[StepRun] = deque()
+        self._origin: dict[str, tuple[StepRun, str | None]] = {}
+        self._texts: dict[str, str] = {}
+        self._run_origin = run.state if run.revision or run.key else None
+        self._before = self._shape()
+        self.changes = Changes(run.key, run.revision, self.now, _run_record(run, None))
+
+    def _shape(self) -> tuple[Any, ...]:
+        run = self.run
+        ending = None if run.ending is None else run.ending.phase
+        return (run.owner, run.due_at, run.suspect, run.state, run.generation, run.needs_slot, run.place, ending)
+
+    # ---- transitions
+
+    def touch(self, at: StepRun) -> None:
+        """Have the step's row written."""
+        if at.path not in self._origin:
+            self._origin[at.path] = (at, at.state)
+
+    def _move(self, at: StepRun, state: StepState, **entry: Any) -> None:
+        if state not in STEP_TRANSITIONS[at.state]:
+            raise IllegalTransition(f"step {at.path}: {at.state} to {state}")
+        self.touch(at)
+        self.changes.journal.append({"step": at.path, "from": at.state, "to": state, **entry})
+        at.state = state
+
+    def _move_run(self, state: RunState, **entry: Any) -> None:
+        if state not in RUN_TRANSITIONS[self.run.state]:
+            raise IllegalTransition(f"run {self.run.id}: {self.run.state} to {state}")
+        self.changes.journal.append({"run": state, "from": self.run.state, **entry})
+        self.run.state = state
+
+    def _running(self) -> None:
+        if self.run.state is not RunState.RUNNING:
+            if self.run.started_at is None:
+                self.run.started_at = self.now
+            self._move_run(RunState.RUNNING)
+
+    def _encode(self, at: StepRun, output: JSON) -> Failure | None:
+        text = dumps(output)
+        limit = self.context.output_limit
+        if len(text) > limit or (not text.isascii() and len(text.encode()) > limit):
+            size = len(text.encode())
+            return Failure("OUTPUT_TOO_LARGE", f"the output has {size} bytes; the limit is {limit}", at.path)
+        self._texts[at.path] = text
+        return None
+
+    # ---- who holds the run now
+
+    def _settle(self) -> None:
+        """Decide whether the run stays in memory, and else when something is due in it."""
+        run = self.run
+        if run.ended:
+            run.owner = run.due_at = None
+            run.needs_slot = False
+            return
+        times, active, waiting, needs_slot = self._look_around()
+        if active:
+            run.owner, run.due_at, run.needs_slot = self.context.owner, None, False
+            self.changes.wake_at = min((time for time in times if time > self.now), default=None)
+        elif run.place is not None and not run.placed:
+            # Without a place the run is due when the store gives it one; only its patience ends by itself.
+            run.owner, run.needs_slot = None, False
+            run.due_at = self._queue_deadline()
+            if self.changes.claim is not None and not self.changes.claim.queues:
+                run.due_at = self.now
+        else:
+            run.owner = None
+            run.needs_slot = needs_slot
+            run.due_at = min(times, default=self.now)
+        if waiting and not active and run.state is RunState.RUNNING:
+            self._move_run(RunState.WAITING)
+
+    def _look_around(self) -> tuple[list[int], bool, bool, bool]:
+        """Return the times at which something is due, and whether the run is active, only waits, or only lacks slots."""
+        run = self.run
+        active = run.preparing is not None
+        waiting = needs_slot = bool(run.live)
+        times: list[int] = []
+        for at in run.live.values():
+            if at.attempt is not None or at.preparing:
+                active = True
+            elif at.available_at is not None:
+                times.append(at.available_at)
+            if at.deadline_at is not None:
+                times.append(at.deadline_at)
+                needs_slot = False
+            if at.state is StepState.WAITING:
+                needs_slot = False
+            elif at.state is not StepState.RUNNING or at.step.kind.role != "control":
+                waiting = False
+                needs_slot = needs_slot and at.step.kind.role == "action"
+        if run.deadline_at is not None and run.ending is None:
+            times.append(run.deadline_at)
+            needs_slot = False
+        if not run.live and not active:
+            if run.start_at is not None:
+                times.append(run.start_at)
+            needs_slot = False
+        deadline = self._queue_deadline()
+        if deadline is not None:
+            times.append(deadline)
+        return times, active, waiting, needs_slot
+
+    def _queue_deadline(self) -> int | None:
+        run = self.run
+        if run.plan.max_queue_ms is None or run.state is not RunState.QUEUED or run.generation > 1:
+            return None
+        return (run.start_at or run.created_at) + run.plan.max_queue_ms
+
+    # ---- rows
+
+    def _collect(self) -> Changes:
+        run, changes = self.run, self.changes
+        changes.run = _run_record(run, dumps(run.output) if run.output is not None else None)
+        for path, (at, origin) in self._origin.items():
+            changes.steps.append(self._record(path, at))
+            if origin is not at.state:
+                _count(changes, "step", origin, at.state)
+        _count(changes, "run", self._run_origin, run.state)
+        changes.is_empty = not (
+            changes.steps or changes.journal or changes.signals or changes.signals_taken or changes.told_child
+        ) and (self._shape() == self._before and changes.claim is None)
+        return changes
+
+    def _record(self, path: str, at: StepRun) -> StepRecord:
+        output = self._texts.get(path)
+        if output is None and at.output is not None:
+            output = dumps(at.output)
+        return StepRecord(
+            path,
+            at.step.id,
+            at.step.kind.name,
+            at.state,
+            at.generation,
+            at.attempts,
+            at.failures,
+            at.crashes,
+            None if output == "null" or at.output is None else output,
+            None if at.error is None else dumps(at.error.to_json()),
+            None if at.data is None else dumps(at.data),
+            at.available_at,
+            at.ready_at,
+            at.started_at,
+            at.finished_at,
+            at.stage,
+        )
+
+
+def _run_record(run: RunSnapshot, output: str | None) -> RunRecord:
+    ending = None
+    if run.ending is not None:
+        error = None if run.ending.error is None else run.ending.error.to_json()
+        value = {"state": run.ending.state, "output": run.ending.output, "error": error, "phase": run.ending.phase}
+        ending = dumps(value)
+    return RunRecord(
+        run.state,
+        run.generation,
+        run.owner,
+        run.due_at,
+        run.suspect,
+        output,
+        None if run.error is None else dumps(run.error.to_json()),
+        run.started_at,
+        run.finished_at,
+        int(run.needs_slot),
+        ending,
+        run.place,
+        int(run.placed),
+        int(run.undone),
+    )
+
+
+def _count(changes: Changes, kind: str, source: str | None, target: str) -> None:
+    if source == target:
+        return
+    if source is not None:
+        changes.counts[kind, source] = changes.counts.get((kind, source), 0) - 1
+    changes.counts[kind, target] = changes.counts.get((kind, target), 0) + 1
+
+
+def placed(failure: Failure, path: str, attempt: int | None) -> Failure:
+    """Return the failure with the step and attempt that it belongs to."""
+    return Failure(failure.code, failure.message, path, attempt, failure.detail)
+
+
+def step_timeout(at: StepRun) -> Failure:
+    limit = (at.step.timeout_ms or 0) / 1000
+    return Failure("STEP_TIMEOUT", f"the step took longer than its time limit of {limit:g} s", at.path)
+
+
+def is_inside(inner: StepRun, outer: StepRun) -> bool:
+    """Return whether a step run belongs to a block that `outer` opened."""
+    frame: Frame | None = inner.parent
+    while frame is not None and frame.owner is not None:
+        if frame.owner is outer:
+            return True
+        frame = frame.owner.parent
+    return False
