@@ -7,7 +7,7 @@ steps).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -18,6 +18,7 @@ from taskforge.core.model import JSON, AttemptFailure
 from taskforge.core.problem import Pointer
 
 if TYPE_CHECKING:
+    from taskforge.core.config_errors import ConfigProblem
     from taskforge.core.progress import Progress
     from taskforge.core.snapshot import Frame, StepRun
 
@@ -44,8 +45,14 @@ class Kind:
     """Model of the config as written; fields that may hold `${{ }}` are `Templated[...]`. None: any JSON value."""
     summary: ClassVar[str] = ""
     """One line for the documentation and the editor's completion."""
+    conditions: ClassVar[tuple[str, ...]] = ()
+    """Those of `later` that are conditions: one whole expression, true or false."""
     optional: ClassVar[bool] = False
     """Whether the config may be left empty (`fail:`), which then stands for `{}`."""
+
+    def check(self, config: JSON) -> Sequence[ConfigProblem]:
+        """Return what is wrong in a document's config beyond what `Config` finds in its single fields."""
+        return ()
 
     def evaluated(self, config: JSON) -> JSON:
         """Return the part of the config whose expressions are evaluated when the step's turn comes."""
