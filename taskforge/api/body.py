@@ -115,10 +115,8 @@ def _parse(raw: bytes) -> Any:
     try:
         return loads(raw, unique_keys=True)
     except JsonError as error:
-        place = {"line": error.line, "column": error.column} if error.line else {}
-        where = f" (line {error.line}, column {error.column})" if error.line else ""
-        problem = Problem("", error.message, **place)
-        raise MalformedRequest(f"the body is not JSON: {error.message}{where}", problems=[problem]) from None
+        problem = Problem("", error.message, error.line or None, error.column or None)
+        raise MalformedRequest(f"the body is not JSON: {error}", problems=[problem]) from None
 
 
 def _members(value: Any, kind: JsonBody) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Context:
-    """What all calls share. `closing` is set when the server shuts down: streams and waits end then."""
+    """What all calls share. `pages` keeps what is made once from the table."""
 
     service: Service
     settings: Settings
     clock: Clock
     authenticator: Authenticator
     routes: tuple[Route, ...]
-    closing: asyncio.Event
     pages: dict[str, bytes] = field(default_factory=dict)
 
 

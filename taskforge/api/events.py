@@ -73,7 +73,7 @@ def _stream(call: Call, run_id: str | None, place: Place) -> Response:
 async def _events(call: Call, run_id: str | None, place: Place) -> AsyncIterator[bytes]:
     quiet = 0
     yield b"retry: 2000\n\n"
-    while not call.context.closing.is_set():
+    while not call.service.stopping:
         # Wait first, read then: what is committed in between wakes us.
         change = asyncio.ensure_future(call.service.wait_change(run_id, _LOOK_MS))
         try:
@@ -88,7 +88,7 @@ async def _events(call: Call, run_id: str | None, place: Place) -> AsyncIterator
             if ended:
                 yield b"event: end\ndata: {}\n\n"
                 return
-            await _first(change, call.context.closing)
+            await change
         finally:
             change.cancel()
         quiet += 1
@@ -101,14 +101,6 @@ async def _events(call: Call, run_id: str | None, place: Place) -> AsyncIterator
 async def _has_ended(call: Call, run_id: str) -> bool:
     rows, _, _ = await call.service.get_run(run_id, steps="none")
     return rows.run.record.state in RUN_TERMINAL
-
-
-async def _first(change: asyncio.Future[None], closing: asyncio.Event) -> None:
-    closed = asyncio.ensure_future(closing.wait())
-    try:
-        await asyncio.wait([change, closed], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        closed.cancel()
 
 
 async def _still_admitted(call: Call) -> bool:

@@ -37,7 +37,7 @@ async def stats(call: Call) -> Response:
 
 async def metrics(call: Call) -> Response:
     """The same counts, as Prometheus reads them."""
-    return Response(metrics_text(await call.service.stats()), 200, None, MEDIA_TYPE)
+    return Response(metrics_text(await call.service.stats(), call.service.in_flight), 200, None, MEDIA_TYPE)
 
 
 async def openapi(call: Call) -> Response:

@@ -1,4 +1,4 @@
-"""The journal's entries as events and as log lines. An entry is known by `<decision>.<index>`, for resuming."""
+"""The journal's entries as events and as log lines. An entry is known by `<decision>.<position>`, for resuming."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from taskforge.store.protocol import JournalRow
 
 
 class Place(NamedTuple):
-    """An entry's place: its decision's id in the order of commits, and its index in it."""
+    """An entry's place: its decision's id in the order of commits, and its position in it."""
 
     row: int
-    index: int
+    position: int
 
     def __str__(self) -> str:
-        return f"{self.row}.{self.index}"
+        return f"{self.row}.{self.position}"
 
 
 BEGINNING = Place(0, -1)
-_LAST_INDEX = 10**9
+_LAST = 10**9
 
 
 class Entry(NamedTuple):
@@ -34,18 +34,19 @@ class Entry(NamedTuple):
 
 def parse_place(text: str) -> Place:
     """`12.3` as a place; `12` is the end of decision 12. Raises ValueError."""
-    row, point, index = text.partition(".")
-    if not all(part.isascii() and part.isdigit() and len(part) <= 18 for part in ((row, index) if point else (row,))):
+    row, point, position = text.partition(".")
+    parts = (row, position) if point else (row,)
+    if not all(part.isascii() and part.isdigit() and len(part) <= 18 for part in parts):
         raise ValueError("it is not the id of an event")
-    return Place(int(row), int(index) if point else _LAST_INDEX)
+    return Place(int(row), int(position) if point else _LAST)
 
 
 def entries_after(rows: Iterable[JournalRow], place: Place) -> Iterator[Entry]:
     """The entries of decisions, in order, after a place. The rows may begin with the place's own decision."""
     for row in rows:
         at = to_rfc3339(row.at)
-        for index, entry in enumerate(loads(row.entries)):
-            here = Place(row.id, index)
+        for position, entry in enumerate(loads(row.entries)):
+            here = Place(row.id, position)
             if here > place:
                 yield _entry(here, row.run_id, at, entry)
 

@@ -15,16 +15,17 @@ from taskforge.store.protocol import Stats
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def metrics_text(stats: Stats) -> bytes:
+def metrics_text(stats: Stats, in_flight: int) -> bytes:
     """All metrics of this moment."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_StatsCollector(stats))
+    registry.register(_StatsCollector(stats, in_flight))
     return generate_latest(registry)
 
 
 class _StatsCollector(Collector):
-    def __init__(self, stats: Stats) -> None:
+    def __init__(self, stats: Stats, in_flight: int) -> None:
         self._stats = stats
+        self._in_flight = in_flight
 
     def collect(self) -> Iterator[Metric]:
         stats = self._stats
@@ -34,8 +35,7 @@ class _StatsCollector(Collector):
         yield _gauge("taskforge_steps_ready", "Steps that are due and wait for a slot.", stats.ready_steps)
         oldest = (stats.oldest_ready_ms or 0) / 1000
         yield _gauge("taskforge_oldest_ready_seconds", "How long the oldest of them has been due.", oldest)
-        running = stats.steps.get(StepState.RUNNING, 0)
-        yield _gauge("taskforge_attempts_in_flight", "Steps that are being carried out.", running)
+        yield _gauge("taskforge_attempts_in_flight", "Attempts that this process carries out.", self._in_flight)
         yield _gauge("taskforge_dead_letters", "Dead letters that are open.", stats.dead_letters)
         yield _gauge("taskforge_database_bytes", "Size of the database file.", stats.db_bytes)
         yield _gauge("taskforge_wal_bytes", "Size of the write-ahead log.", stats.wal_bytes)

@@ -84,10 +84,9 @@ def _operation(route: Route) -> dict[str, Any]:
 
 
 def _operation_id(route: Route) -> str:
-    # Two calls may be one act: PUT and POST of a workflow.
-    return route.operation + (
-        "_by_document" if route.method == "POST" and route.operation == "publish_workflow" else ""
-    )
+    # One act may have two calls: PUT and POST of a workflow.
+    second = route.method == "POST" and route.operation == "publish_workflow"
+    return f"{route.operation}_by_document" if second else route.operation
 
 
 def _path_params(route: Route) -> list[dict[str, Any]]:

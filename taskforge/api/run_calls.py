@@ -101,19 +101,18 @@ async def retry_run(call: Call) -> Response:
 
 async def _wait(call: Call, ref: str, timeout_ms: int) -> None:
     """Wait for the end of a run, or until the caller goes away or the server shuts down."""
-    waits = [
-        asyncio.ensure_future(call.service.wait_run(ref, timeout_ms)),
-        asyncio.ensure_future(call.until_gone()),
-        asyncio.ensure_future(call.context.closing.wait()),
-    ]
+    if call.service.stopping:
+        return
+    ended = asyncio.ensure_future(call.service.wait_run(ref, timeout_ms))
+    gone = asyncio.ensure_future(call.until_gone())
     try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        if waits[0].done():
-            waits[0].result()
+        await asyncio.wait([ended, gone], return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            ended.result()
     finally:
-        for task in waits:
-            task.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
+        ended.cancel()
+        gone.cancel()
+        await asyncio.gather(ended, gone, return_exceptions=True)
 
 
 async def _show(call: Call, ref: str, chosen: str | None, headers: dict[str, str] | None) -> Response:
@@ -141,7 +140,11 @@ async def _steps(
 
 
 async def _every_step(
-    call: Call, head: dict[str, Any], steps: list[dict[str, Any]], following: str, kind: Literal["failed", "all"]
+    call: Call,
+    head: dict[str, Any],
+    steps: list[dict[str, Any]],
+    following: str,
+    kind: Literal["none", "failed", "all"],
 ) -> AsyncIterator[bytes]:
     """The run with all its steps, page by page, so that memory stays flat."""
     yield orjson.dumps(head)[:-1] + b',"steps":['

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from starlette.responses import Response
 
 from taskforge.api.auth import Authenticator
@@ -34,11 +33,14 @@ from taskforge.core.errors import (
     TaskForgeError,
     Unauthorized,
 )
+from taskforge.observe.logs import get_logger
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from taskforge.engine.service import Service
+
+log = get_logger("api")
 
 HOOKS = "/hooks/"
 _COMMON_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
@@ -50,11 +52,11 @@ _DRAIN_SECONDS = 5.0
 def create_api(service: Service, settings: Settings, clock: Clock, routes: tuple[Route, ...] = ROUTES) -> Api:
     """The application. It holds no state but caches; `routes` is the table."""
     authenticator = Authenticator(service, clock, settings.auth.token)
-    return Api(Context(service, settings, clock, authenticator, routes, asyncio.Event()))
+    return Api(Context(service, settings, clock, authenticator, routes))
 
 
 class Api:
-    """An ASGI application. `close()` ends streams and waits, so that the server can shut down."""
+    """An ASGI application."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -62,10 +64,6 @@ class Api:
         self._public = frozenset(route.path for route in context.routes if route.scope is None)
         server = context.settings.server
         self._hosts = HostCheck(server.host, server.allowed_hosts)
-
-    def close(self) -> None:
-        """End event streams and let waiting calls answer with what there is."""
-        self._context.closing.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -87,9 +85,7 @@ class Api:
             return
         except Exception:
             route = getattr(call, "route", None)
-            structlog.get_logger("taskforge.api").exception(
-                "call_failed", call=route.operation if route else None, method=scope["method"]
-            )
+            log.exception("call_failed", call=route.operation if route else None, method=scope["method"])
             response = problem_response(internal_error())
         response.raw_headers.extend(_COMMON_HEADERS)
         await response(scope, receive, send)
