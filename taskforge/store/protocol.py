@@ -2,13 +2,15 @@
 
 Every write verb is one short transaction: durable (fsync) when the call returns, or nothing has changed. A verb that is
 refused raises an error of `core.errors` and leaves no trace. `apply` verbs take `Changes` from `core.decide` and are
-guarded by the run's revision and, for attempts, by the lease token: `LeaseLost` when either has moved.
+guarded by the run's revision and, for attempts, by the lease token: `LeaseLost` when either has moved. Every applied
+decision counts the revision up by one; a run that was just started has `changes.revision + 1`, that is 1.
 
 JSON columns come and go as text; times are milliseconds UTC.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
@@ -177,7 +179,20 @@ class Stats:
 class Store(Protocol):
     """One database. Methods may be called from one event loop; they never hold a transaction across an await."""
 
-    async def close(self) -> None: ...
+    @property
+    def failed(self) -> asyncio.Event:
+        """Set when nothing can be acknowledged any more (a sync failed, the file is damaged, the writer ended): every
+        later write raises Unavailable, and the process has to end with `failure` and an exit code ≠ 0."""
+        ...
+
+    @property
+    def failure(self) -> str | None:
+        """Why the store has failed, in one line; None while it has not."""
+        ...
+
+    async def close(self) -> None:
+        """Commit what is queued, then end."""
+        ...
 
     # ---- definitions
 
@@ -214,8 +229,9 @@ class Store(Protocol):
 
     async def start_run(self, new: NewRun, changes: Changes) -> StartedRun:
         """Store a run with its first steps and journal, and give it its number. With an idempotency key that this
-        workflow had before: nothing is stored; the first run is returned (`created` False), or IdempotencyMismatch when
-        `request_hash` differs. Raises NotFound for an unknown or deleted workflow, WorkflowDisabled."""
+        workflow had in the last 7 days: nothing is stored; the first run is returned (`created` False), or
+        IdempotencyMismatch when `request_hash` differs. Raises NotFound for an unknown or deleted workflow,
+        WorkflowDisabled."""
         ...
 
     async def start_runs(self, runs: Sequence[tuple[NewRun, Changes]]) -> list[StartedRun]:
@@ -323,8 +339,8 @@ class Store(Protocol):
     # ---- nodes and upkeep
 
     async def register_node(self, id: str, info: str, now: int) -> list[str]:
-        """Store this process and return the owners that still hold runs or attempts and are known to be dead (on SQLite:
-        every other one, since the home's lock is ours)."""
+        """Store this process and return the owners that still hold runs or attempts and are known to be dead (on
+        SQLite: every other one, since the home's lock is ours)."""
         ...
 
     async def prune_runs(self, ended_before: int, limit: int) -> int:
