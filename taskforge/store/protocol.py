@@ -10,8 +10,7 @@ JSON columns come and go as text; times are milliseconds UTC.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -179,16 +178,9 @@ class Stats:
 class Store(Protocol):
     """One database. Methods may be called from one event loop; they never hold a transaction across an await."""
 
-    @property
-    def failed(self) -> asyncio.Event:
-        """Set when nothing can be acknowledged any more (a sync failed, the file is damaged, the writer ended): every
-        later write raises Unavailable, and the process has to end with `failure` and an exit code ≠ 0."""
-        ...
-
-    @property
-    def failure(self) -> str | None:
-        """Why the store has failed, in one line; None while it has not."""
-        ...
+    on_failure: Callable[[BaseException], None]
+    """Called once, on the event loop, when nothing can be acknowledged any more: a sync failed, the file is damaged,
+    the writer ended. Every later write raises Unavailable; the process has to end with an exit code ≠ 0."""
 
     async def close(self) -> None:
         """Commit what is queued, then end."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from taskforge.core.clock import Clock
 from taskforge.core.jsontext import dumps
 from taskforge.core.snapshot import Changes
 from taskforge.store.protocol import (
@@ -60,19 +61,19 @@ class SqliteStore:
         cls,
         path: Path,
         *,
-        now: int,
+        clock: Clock,
         backups: Path | None = None,
         readers: int = 2,
         queue_limit: int = QUEUE_LIMIT,
         vfs: str | None = None,
     ) -> SqliteStore:
-        """Open the database at `path`, made or migrated where needed; `now` dates migrations (milliseconds UTC).
+        """Open the database at `path`, made or migrated where needed; `clock` dates the migrations.
 
         A backup is written to `backups` (default: the folder of that name beside the file) before a migration.
         Raises StartupError with one clear line; then nothing was changed."""
         loop = asyncio.get_running_loop()
         sql = load_queries("sqlite")
-        conn = opening.prepare(path, backups or path.parent / "backups", now, vfs=vfs)
+        conn = opening.prepare(path, backups or path.parent / "backups", clock.now(), vfs=vfs)
         try:
             with opening.startup_errors(path):
                 configure_writer(conn)
@@ -93,20 +94,21 @@ class SqliteStore:
         await self._writer.close()
 
     @property
-    def failed(self) -> asyncio.Event:
-        return self._writer.failed
+    def on_failure(self) -> Callable[[BaseException], None]:
+        return self._writer.on_failure
 
-    @property
-    def failure(self) -> str | None:
-        return self._writer.failure
+    @on_failure.setter
+    def on_failure(self, called: Callable[[BaseException], None]) -> None:
+        self._writer.on_failure = called
 
     @property
     def commits(self) -> int:
-        """Transactions committed since the store was opened, and verbs in them: `verbs`."""
+        """Transactions committed since the store was opened."""
         return self._writer.commits
 
     @property
     def verbs(self) -> int:
+        """Verbs that these transactions held."""
         return self._writer.verbs
 
     # ---- definitions

@@ -45,7 +45,8 @@ _Settled = list[tuple["asyncio.Future[Any]", Any, BaseException | None]]
 
 
 class Writer:
-    """Takes verbs from the event loop and commits them. `failed` is set when nothing can be acknowledged any more."""
+    """Takes verbs from the event loop and commits them. `on_failure` is called, on the loop, when nothing can be
+    acknowledged any more; `failure` then says why."""
 
     def __init__(
         self,
@@ -56,7 +57,7 @@ class Writer:
         queue_limit: int = QUEUE_LIMIT,
         at_close: Callable[[Session], None] | None = None,
     ) -> None:
-        self.failed = asyncio.Event()
+        self.on_failure: Callable[[BaseException], None] = lambda error: None
         self.failure: str | None = None
         self.commits = 0
         self.verbs = 0
@@ -89,6 +90,9 @@ class Writer:
         future: asyncio.Future[T] = self._loop.create_future()
         self._queue.put(_Job(verb, args, future))
         return future
+
+    def _announce(self, error: BaseException) -> None:
+        self.on_failure(error)
 
     async def close(self) -> None:
         """Commit what is queued, then end the thread and close the connection."""
@@ -241,7 +245,7 @@ class Writer:
         if self.failure is None:
             self.failure = reason
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self.failed.set)
+                self._loop.call_soon_threadsafe(self._announce, Unavailable(reason))
 
     def _tell(self, settled: _Settled) -> None:
         # A loop that is closed has nobody left to tell.
