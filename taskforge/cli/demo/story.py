@@ -19,6 +19,7 @@ from taskforge.cli.demo.target import ORDERS, Target
 from taskforge.cli.failure import CommandError, Exit
 from taskforge.cli.process import ServerChild
 from taskforge.cli.render import Cell, Paint, state
+from taskforge.cli.shown import encode
 from taskforge.cli.timeline import TERMINAL, failure, span
 from taskforge.core.clock import SystemClock, from_rfc3339
 from taskforge.core.durations import format_duration
@@ -68,18 +69,16 @@ class _Story:
         self.clock = SystemClock()
         self.began = self.clock.monotonic()
         self.kills: list[int] = []
-        self.returns: list[int] = []
+        self.resumes = 0
         self.child: ServerChild | None = None
         self.client: Client | None = None
 
     def play(self) -> int:
-        self._say(Paint("TaskForge: a workflow that survives kill -9", "title"))
-        self._say(Paint(f"{NAME}:  fetch (http) → open (transform) → route (switch) → notify (http)", "dim"))
-        self._say()
+        self._say(Paint("A workflow that survives kill -9", "title"))
+        self._say(Paint(f"  {NAME}: fetch (http) → open (transform) → route (switch) → notify (http)", "dim"))
         took = self._start()
-        self._act(f"a server in a throw-away home is ready after {took} (process {self._pid()})")
+        self._act(f"process {self._pid()} serves a throw-away home, ready after {took}")
         run_id = self._begin()
-        self._act("the target is not up yet and answers 503 twice; the step is tried again, a little later each time")
         self._kill_while("fetch")
         self._kill_while("notify")
         run = self._await_end(run_id)
@@ -119,11 +118,12 @@ class _Story:
         self.child.process.send_signal(signal.SIGKILL)
         self.child.process.wait()
         self.kills.append(self.clock.wall())
-        self._act(Paint("kill -9", "bad"), f" process {pid}, while ", Paint(step, "bold"), " waits for its answer")
+        killed = f" process {pid} while "
+        self._act(Paint("kill -9", "bad"), killed, Paint(step, "bold"), " waits for its answer; start another")
         self.target.release()
         took = self._start()
-        self.returns.append(self.clock.wall())
-        self._act(f"started again, ready after {took} (process {self._pid()}); the run goes on by itself")
+        self.resumes += 1
+        self._act(f"process {self._pid()} is ready after {took} and goes on with the run")
 
     def _await_end(self, run_id: str) -> dict[str, Any]:
         assert self.client is not None
@@ -143,9 +143,8 @@ class _Story:
         created = from_rfc3339(run["created_at"])
         lines: list[tuple[int, int, list[Cell]]] = [(created, 0, ["run       ", Paint("accepted", "green")])]
         for step in run["steps"]:
-            lines += [(at, 2, cells) for at, cells in _step_lines(step)]
-        lines += [(at, 3, [Paint("          the server is killed", "bad")]) for at in self.kills]
-        lines += [(at, 1, [Paint("          the server is back", "green")]) for at in self.returns]
+            lines += [(at, 2 if step["attempts"] else 1, cells) for at, cells in _step_lines(step)]
+        lines += [(at, 3, [Paint("kill -9   and another start", "bad")]) for at in self.kills]
         ended = from_rfc3339(run["finished_at"])
         lines.append((ended, 4, ["run       ", state(run["state"]), f"  after {format_duration(ended - created)}"]))
         self._say()
@@ -161,10 +160,13 @@ class _Story:
         expected = [order["id"] for order in ORDERS["orders"] if order["open"]]
         sent = [seen.body for seen in self.target.seen if seen.path == "/notify"]
         findings = [
-            (run["state"] == "SUCCEEDED", f"the run ended {run['state']}, with the output {run['output']}"),
+            (
+                run["state"] == "SUCCEEDED",
+                f"the run ended {run['state']}, with the output {encode(run['output'], indent=None)}",
+            ),
             (
                 len(self.kills) == _KILLS == lost,
-                f"killed {len(self.kills)} times, resumed {len(self.returns)} times; {lost} attempts lost, tried again",
+                f"killed {len(self.kills)} times, resumed {self.resumes} times: {lost} attempts were lost and tried again",
             ),
             self._keys(run, "fetch", "/orders"),
             self._keys(run, "notify", "/notify"),
@@ -178,7 +180,7 @@ class _Story:
         passed = all(good for good, _ in findings)
         took = self.clock.monotonic() - self.began
         if self.session.machine:
-            facts = {"passed": passed, "killed": len(self.kills), "resumed": len(self.returns), "lost_attempts": lost}
+            facts = {"passed": passed, "killed": len(self.kills), "resumed": self.resumes, "lost_attempts": lost}
             self.session.screen.document({**facts, "took_s": round(took, 1), "run": run})
         if not passed:
             raise CommandError("the demo found something that should not be", lines=self._last_words())
