@@ -305,6 +305,10 @@ class Store(Protocol):
         """Decisions of one run or of all, in the order of commits, after the id `after`."""
         ...
 
+    async def last_journal_id(self) -> int:
+        """The id of the newest decision of all runs, 0 when there is none: where a follower of new ones begins."""
+        ...
+
     # ---- dead letters
 
     async def get_dead_letter(self, id: str) -> DeadLetterRow:

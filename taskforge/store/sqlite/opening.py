@@ -10,13 +10,18 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final, NamedTuple
 
 import apsw
 
 from taskforge import __version__
 from taskforge.core.errors import StartupError
 from taskforge.store.migrate import Applied, Migration, load_migrations, pending
-from taskforge.store.sqlite.connection import APPLICATION_ID, open_connection, require_library
+from taskforge.store.sqlite.connection import APPLICATION_ID, configure_writer, open_connection, require_library
+from taskforge.store.sqlite.marks import mark_open, missing_log, was_open
+
+_CHECKED_AFTER_CRASH: Final = 16 * 1024 * 1024
+"""Size up to which a file is read whole after a crash: about 15 ms a MiB."""
 
 _CREATE_REGISTER = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -30,8 +35,15 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 _REGISTER = "INSERT INTO schema_migrations (number, name, checksum, applied_at, program_version) VALUES (?, ?, ?, ?, ?)"
 
 
-def prepare(path: Path, backups: Path, now: int, *, vfs: str | None = None) -> apsw.Connection:
-    """Return a connection to a database that is whole and up to date; make the database when there is none.
+class Prepared(NamedTuple):
+    """A database that is whole and up to date; `notices` is what a person should know about its past."""
+
+    conn: apsw.Connection
+    notices: list[str]
+
+
+def prepare(path: Path, backups: Path, now: int, *, vfs: str | None = None) -> Prepared:
+    """Open the database, made or migrated where needed.
 
     StartupError with one clear line otherwise, and then nothing was changed."""
     require_library()
@@ -40,6 +52,7 @@ def prepare(path: Path, backups: Path, now: int, *, vfs: str | None = None) -> a
         if not path.exists():
             _create(path, migrations, now)
         _look_at_files(path)
+        has_log = wal_path(path).exists()
         conn = open_connection(path, vfs=vfs)
         try:
             # Until the file is known to be ours and of our time, closing must not move the WAL into it.
@@ -49,10 +62,16 @@ def prepare(path: Path, backups: Path, now: int, *, vfs: str | None = None) -> a
                 back_up(conn, backups / f"{path.stem}-before-{missing[-1].number:04d}-{now}.db")
                 _apply(conn, missing, now)
             conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+            notices: list[str] = []
+            if was_open(conn):
+                notices += [] if has_log else [missing_log(path)]
+                _look_for_damage(conn, path)
+            configure_writer(conn)
+            mark_open(conn)
         except BaseException:
             conn.close()
             raise
-        return conn
+        return Prepared(conn, notices)
 
 
 @contextlib.contextmanager
@@ -126,9 +145,7 @@ def _create(path: Path, migrations: Sequence[Migration], now: int) -> None:
     finally:
         conn.close()
     _sync(unfinished)
-    # A hard link, unlike a rename, never replaces a database that appeared meanwhile.
-    os.link(unfinished, path)
-    unfinished.unlink()
+    unfinished.rename(path)
     _sync(path.parent)
 
 
@@ -158,6 +175,14 @@ def _look_inside(conn: apsw.Connection, path: Path) -> list[Applied]:
             "Restore a backup with `taskforge db restore`"
         )
     return applied_migrations(conn)
+
+
+def _look_for_damage(conn: apsw.Connection, path: Path) -> None:
+    """After a crash, have SQLite read a small file whole; a large one is left to `taskforge db check`."""
+    if path.stat().st_size <= _CHECKED_AFTER_CRASH:
+        for (found,) in conn.execute("PRAGMA quick_check(1)").fetchall():
+            if found != "ok":
+                raise apsw.CorruptError(found)
 
 
 def _apply(conn: apsw.Connection, migrations: Sequence[Migration], now: int) -> None:

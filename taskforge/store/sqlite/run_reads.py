@@ -91,6 +91,10 @@ def list_journal(session: Session, run_key: int | None, after: int, limit: int) 
     return [JournalRow._make(row) for row in rows]
 
 
+def last_journal_id(session: Session) -> int:
+    return int(session.rows("last_journal_id")[0][0])
+
+
 def _find(session: Session, ref: str) -> Any:
     name, hash_sign, number = ref.rpartition("#")
     if not hash_sign:

@@ -38,7 +38,7 @@ from taskforge.store.sqlite import (
     tokens,
     upkeep,
 )
-from taskforge.store.sqlite.connection import Session, configure_reader, configure_writer, open_connection
+from taskforge.store.sqlite.connection import Session, configure_reader, open_connection
 from taskforge.store.sqlite.large import Encoded, encode, find_large
 from taskforge.store.sqlite.readers import Readers
 from taskforge.store.sqlite.writer import QUEUE_LIMIT, Writer
@@ -50,8 +50,10 @@ _ENCODE_HERE = 32_768
 class SqliteStore:
     """`protocol.Store` on a file. Made by `open`; `close` commits what is queued."""
 
-    def __init__(self, path: Path, writer: Writer, readers: Readers) -> None:
+    def __init__(self, path: Path, writer: Writer, readers: Readers, notices: list[str]) -> None:
         self.path = path
+        self.notices = notices
+        """What a person should know about how the database was found."""
         self._writer = writer
         self._readers = readers
         self._prune_from = 0
@@ -73,13 +75,7 @@ class SqliteStore:
         Raises StartupError with one clear line; then nothing was changed."""
         loop = asyncio.get_running_loop()
         sql = load_queries("sqlite")
-        conn = opening.prepare(path, backups or path.parent / "backups", clock.now(), vfs=vfs)
-        try:
-            with opening.startup_errors(path):
-                configure_writer(conn)
-        except BaseException:
-            conn.close()
-            raise
+        conn, notices = opening.prepare(path, backups or path.parent / "backups", clock.now(), vfs=vfs)
 
         def connect() -> Session:
             reader = open_connection(path, vfs=vfs)
@@ -87,7 +83,7 @@ class SqliteStore:
             return Session(reader, sql)
 
         writer = Writer(Session(conn, sql), path, loop=loop, queue_limit=queue_limit)
-        return cls(path, writer, Readers(connect, path, loop=loop, size=readers))
+        return cls(path, writer, Readers(connect, path, loop=loop, size=readers), notices)
 
     async def close(self) -> None:
         await self._readers.close()
@@ -237,6 +233,9 @@ class SqliteStore:
     async def list_journal(self, run_key: int | None, after: int, limit: int) -> list[JournalRow]:
         return await self._readers.submit(run_reads.list_journal, run_key, after, limit)
 
+    async def last_journal_id(self) -> int:
+        return await self._readers.submit(run_reads.last_journal_id)
+
     # ---- dead letters
 
     async def get_dead_letter(self, id: str) -> DeadLetterRow:
@@ -277,7 +276,7 @@ class SqliteStore:
         return await self._readers.submit(upkeep.stats, now, self.path)
 
     async def check(self) -> list[str]:
-        findings: list[str] = []
+        findings = list(self.notices)
         for part in health.PARTS:
             findings += await self._readers.submit(part)
         return findings

@@ -17,7 +17,8 @@ from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 import apsw
 
 from taskforge.core.errors import Unavailable
-from taskforge.store.sqlite.connection import Session, is_fatal, translate
+from taskforge.store.sqlite.connection import BUSY_TIMEOUT_MS, Session, is_fatal, translate
+from taskforge.store.sqlite.marks import mark_closed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,6 +34,27 @@ CHECKPOINT_PAGES: Final = 2_000
 
 IDLE_SECONDS: Final = 2.0
 """Quiet time after which the WAL is emptied."""
+
+_TRUNCATE_WAIT_MS: Final = 50
+"""How long emptying the WAL waits for readers."""
+
+
+CHECKPOINT_AGAIN_PAGES: Final = 500
+"""Growth after which it is tried again while a reader keeps the WAL from starting anew."""
+
+_SHARED_ERRORS: Final = (
+    apsw.FullError,
+    apsw.IOError,
+    apsw.BusyError,
+    apsw.LockedError,
+    apsw.CorruptError,
+    apsw.NotADBError,
+    apsw.ReadOnlyError,
+    apsw.CantOpenError,
+    apsw.NoMemError,
+    apsw.InterruptError,
+)
+"""Errors of the file or the machine, not of the verb that met them."""
 
 
 class _Job(NamedTuple):
@@ -55,7 +77,6 @@ class Writer:
         *,
         loop: asyncio.AbstractEventLoop,
         queue_limit: int = QUEUE_LIMIT,
-        at_close: Callable[[Session], None] | None = None,
     ) -> None:
         self.on_failure: Callable[[BaseException], None] = lambda error: None
         self.failure: str | None = None
@@ -66,7 +87,6 @@ class Writer:
         self._loop = loop
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._queue_limit = queue_limit
-        self._at_close = at_close
         self._closing = False
         self._wal_pages = 0
         self._checkpoint_at = CHECKPOINT_PAGES
@@ -169,13 +189,9 @@ class Writer:
         session.counts = {}
         try:
             settled.append((job.future, job.run(session, *job.args), None))
-        except apsw.Error as error:
-            if not isinstance(error, apsw.ConstraintError):
-                raise
-            self._roll_back()
-            settled.append((job.future, None, error))
-            return None
         except Exception as error:
+            if self._ends_group(error):
+                raise
             self._roll_back()
             settled.append((job.future, None, error))
             return None
@@ -191,7 +207,7 @@ class Writer:
             try:
                 result = run(session, *args)
             except Exception as error:
-                if isinstance(error, apsw.Error) and not isinstance(error, apsw.ConstraintError):
+                if self._ends_group(error):
                     raise
                 execute("ROLLBACK TO verb")
                 execute("RELEASE verb")
@@ -202,6 +218,10 @@ class Writer:
             for key, difference in session.counts.items():
                 total[key] = total.get(key, 0) + difference
         return total
+
+    def _ends_group(self, error: Exception) -> bool:
+        """Return whether a verb's error is not its own refusal but the end of the whole transaction."""
+        return isinstance(error, _SHARED_ERRORS) or not self._session.conn.in_transaction
 
     def _judge(self, error: apsw.Error) -> BaseException:
         """Return what the callers are told; a fatal error ends all acknowledgements."""
@@ -217,29 +237,29 @@ class Writer:
                 self._session.execute("ROLLBACK")
 
     def _committed(self, _conn: apsw.Connection, _name: str, pages: int) -> int:
+        if pages < self._wal_pages:
+            self._checkpoint_at = CHECKPOINT_PAGES
         self._wal_pages = pages
         return apsw.SQLITE_OK
 
     def _checkpoint(self, mode: int) -> None:
-        """Copy the WAL into the database. What a reader keeps back is tried again when the WAL has grown."""
+        """Copy the WAL into the database, so that the next commit writes it from its start.
+
+        A reader may keep part of it back, or the disk be full: it is tried again later, and nothing is lost meanwhile.
+        """
         conn = self._session.conn
-        truncate = mode == apsw.SQLITE_CHECKPOINT_TRUNCATE
+        self._checkpoint_at = self._wal_pages + CHECKPOINT_AGAIN_PAGES
         try:
-            if truncate:
-                conn.set_busy_timeout(50)
-            pages, copied = conn.wal_checkpoint(mode=mode)
-            self._checkpoint_at = CHECKPOINT_PAGES if copied >= pages else max(pages, 0) + CHECKPOINT_PAGES
-            if truncate or pages <= 0:
+            if mode == apsw.SQLITE_CHECKPOINT_TRUNCATE:
+                conn.set_busy_timeout(_TRUNCATE_WAIT_MS)
+            conn.wal_checkpoint(mode=mode)
+            if mode == apsw.SQLITE_CHECKPOINT_TRUNCATE:
                 self._wal_pages = 0
-        except apsw.BusyError:
-            self._wal_pages = 0
         except apsw.Error as error:
-            self._checkpoint_at = self._wal_pages + CHECKPOINT_PAGES
             if is_fatal(error):
                 self._judge(error)
         finally:
-            if truncate:
-                conn.set_busy_timeout(5_000)
+            conn.set_busy_timeout(BUSY_TIMEOUT_MS)
 
     def _fail(self, reason: str) -> None:
         if self.failure is None:
@@ -262,8 +282,8 @@ class Writer:
         if left:
             self._tell(left)
         with contextlib.suppress(apsw.Error):
-            if self._at_close is not None and self.failure is None:
-                self._at_close(self._session)
+            if self.failure is None:
+                mark_closed(self._session.conn)
         with contextlib.suppress(apsw.Error):
             self._session.conn.close()
 

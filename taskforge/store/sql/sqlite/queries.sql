@@ -260,6 +260,9 @@ WHERE journal.id > ? ORDER BY journal.id LIMIT ?;
 SELECT journal.id, runs.id, journal.at, journal.entries FROM journal JOIN runs ON runs.key = journal.run
 WHERE journal.run = ? AND journal.id > ? ORDER BY journal.id LIMIT ?;
 
+-- name: last_journal_id
+SELECT coalesce(max(id), 0) FROM journal;
+
 -- ---- dead letters
 
 -- name: get_dead_letter
