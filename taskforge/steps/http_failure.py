@@ -112,7 +112,9 @@ def _code_of(error: BaseException) -> tuple[str | None, str]:
 def _connect_code(error: OSError) -> tuple[str, str]:
     if isinstance(error, ssl.SSLError):
         return _tls_code(error)
-    code = _CONNECT_CODES.get(error.errno or 0, "CONNECT_FAILED")
+    # A handshake that the peer ends raises a ConnectionResetError without a number.
+    reset = isinstance(error, ConnectionError) and error.errno is None
+    code = "CONNECTION_RESET" if reset else _CONNECT_CODES.get(error.errno or 0, "CONNECT_FAILED")
     if code == "CONNECT_REFUSED":
         return code, "the connection was refused; is the server running and the port right?"
     if code == "CONNECTION_RESET":
