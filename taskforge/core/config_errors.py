@@ -76,7 +76,9 @@ def _message(kind: str, ctx: dict[str, Any], said: str, value: Any) -> str:
     if kind == "too_long":
         return f"must have at most {ctx['max_length']} items"
     if kind in ("literal_error", "enum"):
-        return f"must be {ctx['expected']}"
+        choices = [word.strip(" '") for word in ctx["expected"].replace(" or ", ", ").split(", ")]
+        near = suggest(value, choices) if isinstance(value, str) else None
+        return with_suggestion(f"must be {'one of ' if len(choices) > 1 else ''}{', '.join(choices)}", near)
     return said[:1].lower() + said[1:]
 
 

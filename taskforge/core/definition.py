@@ -24,7 +24,7 @@ from taskforge.core.definition_steps import Node, StepReader
 from taskforge.core.definition_triggers import read_triggers
 from taskforge.core.document import parse_document
 from taskforge.core.errors import InvalidDefinition
-from taskforge.core.findings import Findings
+from taskforge.core.findings import Findings, Locate
 from taskforge.core.inputs import check_schema
 from taskforge.core.kind import Kinds
 from taskforge.core.model import JSON, Evaluation, Plan, Step, Template
@@ -48,9 +48,8 @@ class PlacedExpression:
     """One jq program of the document: for checks that only jq itself can make."""
 
     source: str
-    path: str
-    line: int
-    column: int
+    pointer: Pointer
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,13 @@ class Definition:
     source: str
     media: Media
     warnings: list[Problem]
-    expressions: tuple[PlacedExpression, ...] = ()
+    expressions: tuple[PlacedExpression, ...]
+    locate: Locate
+
+    def problem_at(self, expression: PlacedExpression, message: str, *, offset: int = 0) -> Problem:
+        """A problem of an expression, `offset` characters into its program."""
+        line, column = self.locate(expression.pointer, offset=expression.offset + offset)
+        return Problem(format_path(expression.pointer), message, line, column)
 
 
 def parse_definition(
@@ -81,11 +86,11 @@ def parse_definition(
     if findings.errors or plan is None:
         raise _refused(findings.errors)
     expressions = tuple(
-        PlacedExpression(expression.source, format_path(place), *document.locate(place, offset=expression.offset))
+        PlacedExpression(expression.source, place, expression.offset)
         for use in reading.uses
         for place, expression in _placed(use)
     )
-    return Definition(plan, value, document.source, media, findings.warnings, expressions)
+    return Definition(plan, value, document.source, media, findings.warnings, expressions, document.locate)
 
 
 def load_plan(document: JSON, kinds: Kinds, parse_template: ParseTemplate) -> Plan:

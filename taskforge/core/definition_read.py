@@ -221,7 +221,8 @@ def _read_retry_on(reading: Reading, pointer: Pointer, value: JSON) -> tuple[str
         if word in RETRY_CLASSES or _STATUS_CLASS.fullmatch(word) or is_status:
             found.append(word)
             continue
-        shown = quoted(item) if isinstance(item, str) else describe(item) if not isinstance(item, int) else str(item)
+        is_number = isinstance(item, int) and not isinstance(item, bool)
+        shown = quoted(item) if isinstance(item, str) else str(item) if is_number else describe(item)
         near = suggest(word, (*RETRY_CLASSES, "4xx", "5xx")) if isinstance(item, str) else None
         message = f"{shown[:90]} is nothing to retry on; use network, timeout, a status such as 429, or 5xx"
         reading.findings.error((*pointer, position), with_suggestion(message, near))

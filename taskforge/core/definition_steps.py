@@ -97,6 +97,9 @@ class StepReader:
             return node
         kind = self._reading.kinds[name]
         config = {} if value[name] is None and kind.optional else value[name]
+        if "retry" in value and kind.role != "action":
+            message = f"retry has no effect on a {name} step: it makes no attempts"
+            self._reading.findings.warn((*pointer, "retry"), message, key=True)
         self._check_config(kind, (*pointer, name), config)
         step = self._read_config(node, kind, (*pointer, name), config, depth, loops)
         if step is None or node.id is None:
@@ -144,6 +147,7 @@ class StepReader:
         found = [key for key in value if key in kinds]
         later = [key for key in value if key in LATER_KINDS and key not in kinds]
         unknown = [key for key in value if key not in (*STEP_KEYS, *LATER_KEYS, *kinds, *LATER_KINDS)]
+        unknown.sort(key=lambda key: findings.place((*pointer, key)))
         for key in value:
             if key in later or (key in LATER_KEYS and key not in kinds):
                 findings.error((*pointer, key), f"`{key}` is not supported by this version of TaskForge", key=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from taskforge.core.config_errors import config_problems
 from taskforge.core.definition_read import TRIGGER_NAME, Reading, Use, check_mapping, read_condition, read_word
@@ -47,8 +47,20 @@ class Respond(StepConfig):
     body: AnyJSON = None
 
 
+def _read_verify(value: Any) -> Any:
+    return {"scheme": "none"} if value == "none" else value
+
+
+def _or_none(schema: dict[str, Any]) -> None:
+    inner = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [inner, {"const": "none"}]
+
+
 class Webhook(StepConfig):
-    verify: Verify | Literal["none"] = Field(description="Must be written out, `none` too.")
+    verify: Annotated[Verify, BeforeValidator(_read_verify)] = Field(
+        description="Must be written out, `none` too.", json_schema_extra=_or_none
+    )
     dedupe: str | None = Field(None, description="The delivery's id; known by itself for the named schemes.")
     if_: Condition = Field(None, alias="if", description="false: the delivery is kept as FILTERED, no run.")
     respond: Respond | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,8 +21,10 @@ from taskforge.core.problem import Pointer, Problem, format_path, quoted, sugges
 from taskforge.core.templated import describe
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-MAX_REFERENCES = 50_000
+MAX_REFERENCES = 20_000
+"""References that are followed in one check, and 20 more for each value of the input."""
 MAX_PROBLEMS = 50
+_ENDLESS = "the schema refers to itself without end, or the input is nested too deeply"
 ABSENT: Any = object()
 """Stands for a value that was not given."""
 
@@ -84,6 +87,8 @@ def check_schema(schema: JSON) -> list[SchemaProblem]:
         found += _check_one(schema, pointer, inner)
     if not any(not problem.is_warning for problem in found):
         found += _check_defaults(schema)
+        if any(problem.message == _ENDLESS for problem in check_input(schema, apply_defaults(schema))):
+            found.append(SchemaProblem((), "the schema refers to itself without end"))
     return found
 
 
@@ -95,14 +100,18 @@ def apply_defaults(schema: JSON, value: JSON = ABSENT) -> JSON:
     """
     if value is ABSENT:
         value = schema.get("default", {}) if isinstance(schema, dict) else {}
-    return _fill(schema, schema, copy.deepcopy(value), 0)
+    budget.fill(value)
+    try:
+        return _fill(schema, schema, copy.deepcopy(value), 0)
+    except _TooMuch:
+        return value  # `check_input` says what is wrong
 
 
 def check_input(schema: JSON, value: JSON) -> list[Problem]:
     """Return why the value does not fit, each with its path (`input.repo`); at most 50."""
     import jsonschema
 
-    budget.left = MAX_REFERENCES
+    budget.fill(value)
     found: list[Problem] = []
     try:
         for error in _validator(schema).iter_errors(value):
@@ -110,7 +119,7 @@ def check_input(schema: JSON, value: JSON) -> list[Problem]:
             if len(found) >= MAX_PROBLEMS:
                 break
     except (RecursionError, _TooMuch):
-        found.append(Problem("input", "the schema refers to itself without end, or the input is nested too deeply"))
+        found.append(Problem("input", _ENDLESS))
     except (ArithmeticError, ValueError, jsonschema.exceptions.SchemaError) as error:
         found.append(Problem("input", f"the input cannot be checked against the schema: {str(error)[:200]}"))
     unique = {(problem.path, problem.message): problem for problem in found}
@@ -205,7 +214,7 @@ def _check_defaults(schema: dict[str, JSON]) -> list[SchemaProblem]:
     """Every default must fit the schema that it stands in."""
     found: list[SchemaProblem] = []
     validator = _validator(schema)
-    budget.left = MAX_REFERENCES
+    budget.fill(None)
     for pointer, inner in _subschemas(schema, ()):
         if not isinstance(inner, dict) or "default" not in inner:
             continue
@@ -232,6 +241,7 @@ def _fill(root: JSON, schema: JSON, value: JSON, depth: int) -> JSON:
         return value
     reference = schema.get("$ref")
     if isinstance(reference, str):
+        budget.spend()
         value = _fill(root, _resolve(root, reference), value, depth + 1)
     for inner in schema.get("allOf", ()):
         value = _fill(root, inner, value, depth + 1)
@@ -272,8 +282,24 @@ class _TooMuch(Exception):
     """More references were followed than a sensible schema needs."""
 
 
-class _Budget:
+class _Budget(threading.local):
+    """What is left of the references that one check may follow."""
+
     left = MAX_REFERENCES
+
+    def fill(self, value: JSON) -> None:
+        count, pending = 0, [value]
+        while pending:
+            item = pending.pop()
+            if isinstance(item, dict | list):
+                count += len(item)
+                pending.extend(item.values() if isinstance(item, dict) else item)
+        self.left = MAX_REFERENCES + 20 * count
+
+    def spend(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise _TooMuch
 
 
 budget = _Budget()
@@ -288,9 +314,7 @@ def _checker() -> Any:
     follow = Draft202012Validator.VALIDATORS["$ref"]
 
     def reference(validator: Any, target: Any, instance: Any, schema: Any) -> Iterable[Any]:
-        budget.left -= 1
-        if budget.left < 0:
-            raise _TooMuch
+        budget.spend()
         yield from follow(validator, target, instance, schema)
 
     def pattern(validator: Any, text: Any, instance: Any, schema: Any) -> Iterable[Any]:

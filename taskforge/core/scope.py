@@ -120,7 +120,7 @@ class Scope:
         if name.root in _ELSEWHERE:
             self.findings.error(place, _ELSEWHERE[name.root], offset=_offset(name))
         elif name.root in ROOTS:
-            message = f"${name.root} is not known here; this sees {_listed(known)}"
+            message = f"${name.root} is not known here; this sees {_listed(sorted(known))}"
             self.findings.error(place, message, offset=_offset(name))
         else:
             self._unknown_step(place, name.root, _offset(name), steps, known, node)
@@ -130,6 +130,9 @@ class Scope:
     ) -> None:
         """Say why a step's output is not there: unknown, later, itself, another branch, inside a loop."""
         if id in self.hidden:
+            return
+        if self.findings.is_full:
+            self.findings.error(place, "")
             return
         there = self.places.get(id)
         if there is not None:

@@ -101,7 +101,10 @@ class Plain:
 
 
 def _check_duration(value: Any) -> int:
-    return parse_duration(value)
+    found = parse_duration(value)
+    if found < 1:
+        raise ValueError("must be at least 1ms")
+    return found
 
 
 def _check_condition(value: Any) -> Any:
@@ -152,5 +155,5 @@ def _check_step_list(value: Any) -> Any:
     return value
 
 
-StepList = Annotated[Any, Plain(_check_step_list, {"$ref": "#/definitions/steps"})]
+StepList = Annotated[Any, Plain(_check_step_list, {"x-ref": "steps"})]
 """A list of inner steps; `Kind.blocks` says where it stands, and each step is checked by itself."""
