@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,14 +20,19 @@ Media = Literal["yaml", "json"]
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A file and what its check found. `name` is the workflow's, None where the document has errors."""
+    """A file and what its check found. `definition` is None where it has errors."""
 
     file: str
     content: bytes
     media: Media
     errors: Sequence[Problem]
     warnings: Sequence[Problem]
-    name: str | None = None
+    definition: Definition | None = None
+
+    @property
+    def name(self) -> str:
+        """The workflow's name; "" where the document has errors."""
+        return self.definition.plan.name if self.definition else ""
 
     def error_lines(self) -> list[str]:
         return [format_problem(problem, self.file) for problem in self.errors]
@@ -43,9 +48,9 @@ class Checked:
 
 
 def check_files(files: Iterable[str], environ: Mapping[str, str]) -> list[Checked]:
-    """Check every file. Raises CommandError only where a file cannot be read at all."""
+    """Check every file. One that cannot be read has an error that says so."""
     parse = _parser(environ)
-    return [_check(file, parse) for file in files]
+    return _ask_jq([_check(file, parse) for file in files])
 
 
 def find_files(paths: Sequence[str]) -> Iterator[str]:
@@ -78,15 +83,38 @@ def _parser(environ: Mapping[str, str]) -> Callable[[bytes, Media], Definition]:
     return lambda content, media: parse_definition(content, media, kinds, parse_template, limits)
 
 
+def _ask_jq(checked: Sequence[Checked]) -> list[Checked]:
+    """Let jq compile what is not evaluated in process. Files without such expressions cost nothing."""
+    import asyncio
+
+    from taskforge.expressions.evaluator import Evaluator
+    from taskforge.expressions.jq_check import jq_problems, needs_jq
+
+    if not any(one.definition and needs_jq(one.definition) for one in checked):
+        return list(checked)
+
+    async def ask() -> list[Checked]:
+        evaluator = Evaluator()
+        try:
+            return [
+                replace(one, errors=await jq_problems(evaluator, one.definition)) if one.definition else one
+                for one in checked
+            ]
+        finally:
+            await evaluator.close()
+
+    return asyncio.run(ask())
+
+
 def _check(file: str, parse: Callable[[bytes, Media], Definition]) -> Checked:
     from taskforge.core.errors import InvalidDefinition
 
+    shown = "<stdin>" if file == "-" else file
     try:
         content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise CommandError(f"{file}: {str(reason).lower()}", code=Exit.USAGE) from None
-    shown = "<stdin>" if file == "-" else file
+        return Checked(shown, b"", "yaml", [Problem("", str(reason).lower())], ())
     json = file.endswith(".json") or (file == "-" and content.lstrip()[:1] == b"{")
     media: Media = "json" if json else "yaml"
     try:
@@ -95,4 +123,4 @@ def _check(file: str, parse: Callable[[bytes, Media], Definition]) -> Checked:
         errors = [problem for problem in error.problems if problem.severity == "error"]
         warnings = [problem for problem in error.problems if problem.severity != "error"]
         return Checked(shown, content, media, errors, warnings)
-    return Checked(shown, content, media, (), definition.warnings, definition.plan.name)
+    return Checked(shown, content, media, (), definition.warnings, definition)

@@ -38,7 +38,7 @@ def validate(session: Session, files: tuple[str, ...]) -> int:
     _refuse(checked, "")
     if not session.machine and not screen.quiet:
         for one in checked:
-            screen.line(Paint("✔", "green"), f" {one.file}: ", Paint(one.name or "", "bold"), " is valid")
+            screen.line(Paint("✔", "green"), f" {one.file}: ", Paint(one.name, "bold"), " is valid")
     return Exit.DONE
 
 
@@ -92,7 +92,7 @@ def _refuse(checked: Sequence[Checked], consequence: str) -> None:
 
 
 def _refuse_twins(checked: Sequence[Checked]) -> None:
-    first: dict[str | None, Checked] = {}
+    first: dict[str, Checked] = {}
     for one in checked:
         twin = first.setdefault(one.name, one)
         if twin is not one:
@@ -117,12 +117,10 @@ def _send(session: Session, checked: Sequence[Checked]) -> list[Any]:
 
     screen = session.screen
     answers: list[Any] = []
-    wide = max(len(one.name or "") for one in checked)
+    wide = max(len(one.name) for one in checked)
     for one in checked:
         try:
-            answer = session.client.send_document(
-                "PUT", "workflows", one.name or "", content=one.content, media=one.media
-            )
+            answer = session.client.send_document("PUT", "workflows", one.name, content=one.content, media=one.media)
         except CommandError as fault:
             fault.lines = [place_line(error, one.file) for error in fault.errors] or fault.lines
             if answers:
@@ -146,7 +144,7 @@ def _told(status: int, body: dict[str, Any], wide: int) -> list[Cell]:
     return [Paint("✔", "green"), " ", Paint(f"{body['name']:<{wide}}", "bold"), f"  version {body['version']}  ", word]
 
 
-def _prune(session: Session, kept: set[str | None]) -> list[str]:
+def _prune(session: Session, kept: set[str]) -> list[str]:
     deleted = []
     for name in [item["name"] for item in session.client.pages("workflows") if item["name"] not in kept]:
         session.client.delete("workflows", name)

@@ -130,7 +130,11 @@ def _each(session: Session, references: tuple[str, ...], act: str, body: dict[st
     """One call for each run. The first refusal ends it, after telling what was done."""
     screen, answers = session.screen, []
     for reference in references:
-        answer = session.client.post("runs", reference, act, body=body)
+        try:
+            answer = session.client.post("runs", reference, act, body=body)
+        except CommandError as fault:
+            fault.message = f"{reference}: {fault.message}"
+            raise
         answers.append(answer)
         if session.machine:
             continue

@@ -166,7 +166,7 @@ class _Story:
             ),
             (
                 len(self.kills) == _KILLS == lost,
-                f"killed {len(self.kills)} times, resumed {self.resumes} times: {lost} attempts were lost and tried again",
+                f"killed {len(self.kills)} times, resumed {self.resumes} times: {lost} lost attempts tried again",
             ),
             self._keys(run, "fetch", "/orders"),
             self._keys(run, "notify", "/notify"),
