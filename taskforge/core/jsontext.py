@@ -4,8 +4,8 @@ The same reading holds in the API, in steps, in the command line and in the data
 
 - Integers keep every digit, whatever their size, up to `MAX_DIGITS` digits. `-0` reads as `0`.
 - A number with a point or an exponent is an IEEE double: `1.0` stays `1.0` and `1e2` reads as `100.0`. One that
-  no double can hold (`1e400`) is refused.
-- `NaN` and `Infinity` are no JSON and are refused, in both directions.
+  no double can hold (`1e400`) is refused; with `clamp=True` it reads as the largest double, as jq computes with it.
+- `NaN` and `Infinity` are no JSON and are refused.
 - A lone surrogate (`"\\ud800"`) reads as U+FFFD, as jq reads it.
 - Of duplicate keys the last wins, as in jq; with `unique_keys=True` they are refused (what people send to the API).
 - At most `MAX_DEPTH` arrays and objects inside one another.
@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -55,16 +56,16 @@ class JsonError(Exception):
         return f"{self.message} (line {self.line}, column {self.column})" if self.line else self.message
 
 
-def loads(text: bytes | bytearray | memoryview | str, *, unique_keys: bool = False) -> JSON:
+def loads(text: bytes | bytearray | memoryview | str, *, unique_keys: bool = False, clamp: bool = False) -> JSON:
     """Read one JSON document. Raises JsonError with the place; never anything else."""
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text)
-    if unique_keys or data.translate(_DIGITS_TO_ZERO).find(_TWENTY_DIGITS) >= 0:
-        return _loads_slowly(data, unique_keys)
+    if unique_keys or clamp or data.translate(_DIGITS_TO_ZERO).find(_TWENTY_DIGITS) >= 0:
+        return _loads_slowly(data, unique_keys, clamp)
     try:
         value: JSON = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         if "surrogate" in error.msg or "UTF-8" in error.msg or "utf-8" in error.msg:
-            return _loads_slowly(data, unique_keys)
+            return _loads_slowly(data, unique_keys, clamp)
         raise _place(error) from None
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _is_too_deep(value):
         raise _too_deep()
@@ -77,15 +78,11 @@ def dumps(value: JSON) -> str:
 
 
 def dump_bytes(value: JSON) -> bytes:
-    """Write compact JSON as UTF-8. NaN, infinities and nesting beyond MAX_DEPTH raise JsonError."""
+    """The same as UTF-8. Nesting beyond MAX_DEPTH raises JsonError; NaN, which `loads` never gives, becomes null."""
     try:
-        written = orjson.dumps(value)
+        return orjson.dumps(value)
     except TypeError:
-        written = _dump_slowly(value)
-    # orjson writes NaN and infinities as null: look closer only where a null stands.
-    if b"null" in written and _holds_no_number(value):
-        raise JsonError("NaN and infinite numbers cannot be written as JSON")
-    return written
+        return _dump_slowly(value)
 
 
 def replace_lone_surrogates(text: str) -> str:
@@ -93,7 +90,7 @@ def replace_lone_surrogates(text: str) -> str:
     return _LONE_SURROGATE.sub("\ufffd", text)
 
 
-def _loads_slowly(data: bytes, unique_keys: bool) -> JSON:
+def _loads_slowly(data: bytes, unique_keys: bool, clamp: bool) -> JSON:
     """The way for long digit strings, duplicate keys and lone surrogates: the standard library with strict hooks."""
     try:
         text = data.decode("utf-8", "surrogatepass")
@@ -121,7 +118,7 @@ def _loads_slowly(data: bytes, unique_keys: bool) -> JSON:
         value: JSON = json.loads(
             text,
             parse_int=_whole_number,
-            parse_float=_double,
+            parse_float=_clamped if clamp else _double,
             parse_constant=_no_constant,
             object_pairs_hook=pairs if unique_keys else None,
         )
@@ -155,6 +152,10 @@ def _double(literal: str) -> float:
     if math.isinf(number):
         raise _NumberError(f"the number {literal[:40]} is too large for a double", literal)
     return number
+
+
+def _clamped(literal: str) -> float:
+    return max(min(float(literal), sys.float_info.max), -sys.float_info.max)
 
 
 def _no_constant(literal: str) -> NoReturn:
@@ -226,16 +227,6 @@ def _containers(value: JSON) -> Iterator[tuple[int, list[JSON] | dict[str, JSON]
             if depth <= MAX_DEPTH:
                 inner = item.values() if isinstance(item, dict) else item
                 stack.extend((depth + 1, child) for child in inner if isinstance(child, (list, dict)))
-
-
-def _holds_no_number(value: JSON) -> bool:
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    return any(
-        isinstance(child, float) and not math.isfinite(child)
-        for _, item in _containers(value)
-        for child in (item.values() if isinstance(item, dict) else item)
-    )
 
 
 def _dump_slowly(value: JSON) -> bytes:

@@ -141,11 +141,10 @@ class Evaluator:
         except JsonError as error:
             failure = EvaluationFailed(EXPRESSION_ERROR, f"a variable cannot be given to jq: {error}")
             return [failure for _ in batch.programs]
-        child = await self._acquire()
-        try:
-            answers = await child.ask(header, text, self.limits.seconds)
-        finally:
-            self._release(child)
+        child, answers = await self._ask(header, text)
+        if child.failure == "gone":
+            # Something outside ended it, not the programs: once more, in another.
+            child, answers = await self._ask(header, text)
         return self._results(batch, answers, child)
 
     async def check(self, sources: Sequence[tuple[str, Sequence[str]]]) -> list[SyntaxProblem | None]:
@@ -156,11 +155,7 @@ class Evaluator:
         if not sources:
             return []
         header = {"check": True, "programs": [[source, list(names)] for source, names in sources]}
-        child = await self._acquire()
-        try:
-            answers = await child.ask(orjson.dumps(header), b"", self.limits.seconds)
-        finally:
-            self._release(child)
+        _, answers = await self._ask(orjson.dumps(header), b"")
         problems: list[SyntaxProblem | None] = []
         for (source, _), answer in zip(sources, answers, strict=False):
             problems.append(_problem(source, answer))
@@ -188,6 +183,13 @@ class Evaluator:
     def pids(self) -> list[int]:
         """Process ids of the living children."""
         return [child.pid for child in self._all]
+
+    async def _ask(self, header: bytes, text: bytes) -> tuple[Child, list[bytes]]:
+        child = await self._acquire()
+        try:
+            return child, await child.ask(header, text, self.limits.seconds)
+        finally:
+            self._release(child)
 
     # ---- the pool
 
@@ -312,6 +314,8 @@ class Evaluator:
             return EvaluationFailed(
                 EXPRESSION_TIMEOUT, f"the expression took longer than {seconds:g} s and was stopped"
             )
+        if child.failure == "gone":
+            return EvaluationFailed(EXPRESSION_MEMORY, "the jq process was killed while it evaluated the expression")
         message = f"the expression needed more than {megabytes} MiB of memory and was stopped"
         return EvaluationFailed(EXPRESSION_MEMORY, message)
 
@@ -336,26 +340,19 @@ def _read(answer: bytes) -> Result:
         code, message = orjson.loads(answer[1:])
         return EvaluationFailed(code, message)
     try:
-        results: list[JSON] = jsontext.loads(answer[1:])
-    except JsonError:
-        return _read_numbers(answer[1:])
-    return results
-
-
-def _read_numbers(text: bytes) -> Result:
-    """Results with a number that no double holds (`1e1000`): it reads as the largest double, as jq computes with it."""
-    import json
-
-    try:
-        results: list[JSON] = json.loads(text, parse_float=_bounded)
-        jsontext.dump_bytes(results)
-    except (ValueError, RecursionError, JsonError) as error:
+        return _loads(answer[1:])
+    except JsonError as error:
         return EvaluationFailed(EXPRESSION_ERROR, f"the expression's result cannot be read: {error}")
+
+
+def _loads(text: bytes) -> list[JSON]:
+    results: list[JSON]
+    try:
+        results = jsontext.loads(text)
+    except JsonError:
+        # jq passes a number that no double holds (`1e1000`) through; it computes with the largest double.
+        results = jsontext.loads(text, clamp=True)
     return results
-
-
-def _bounded(literal: str) -> float:
-    return max(min(float(literal), sys.float_info.max), -sys.float_info.max)
 
 
 def _problem(source: str, answer: bytes) -> SyntaxProblem | None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 _START_SECONDS = 20.0
 """A child that has not said that it is ready by then is given up; a loaded machine may need a while."""
+
+_FROM_OUTSIDE = (0, -9, -15)
+"""Ends that no program brings about: jq aborts where memory is short. SIGKILL may be the system's own out-of-memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,11 @@ class Spawn:
 
 
 class Child(asyncio.SubprocessProtocol):
-    """A child and what is known of it. `failure`: None, "deadline" or "died"; a child that failed is not used again."""
+    """A child and what is known of it. One that failed is not used again.
+
+    `failure` is None, "deadline", "died" (of what it evaluated, mostly for want of memory) or "gone" (something outside
+    ended it).
+    """
 
     def __init__(self) -> None:
         self.failure: str | None = None
@@ -34,6 +42,7 @@ class Child(asyncio.SubprocessProtocol):
         self._answer: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._seconds = 0.0
+        self._status: int | None = None
         self._exited: asyncio.Future[None] = self._loop.create_future()
 
     @classmethod
@@ -43,7 +52,13 @@ class Child(asyncio.SubprocessProtocol):
         # An empty environment; Windows loads nothing without this one.
         environment = {"SYSTEMROOT": os.environ.get("SYSTEMROOT", "")} if sys.platform == "win32" else {}
         transport, child = await loop.subprocess_exec(
-            cls, *spawn.argv, stdin=-1, stdout=-1, stderr=-3, env=environment, close_fds=True
+            cls,
+            *spawn.argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            close_fds=True,
         )
         child._transport = transport
         pipe = transport.get_pipe_transport(0)
@@ -77,6 +92,11 @@ class Child(asyncio.SubprocessProtocol):
         if self.is_alive:
             self._pipe.write(b"".join((len(header).to_bytes(4, "big"), header, len(text).to_bytes(4, "big"), text)))
             await self._wait(seconds)
+        if self.failure == "died":
+            # The pipe closes before the exit status is known.
+            await asyncio.wait([self._exited], timeout=1)
+            if self._status in _FROM_OUTSIDE:
+                self.failure = "gone"
         return self._frames
 
     def kill(self) -> None:
@@ -143,6 +163,8 @@ class Child(asyncio.SubprocessProtocol):
 
     def process_exited(self) -> None:
         """The process has ended."""
+        if self._transport is not None:
+            self._status = self._transport.get_returncode()
         if not self._exited.done():
             self._exited.set_result(None)
         self._fail("died")

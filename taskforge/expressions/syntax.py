@@ -7,7 +7,6 @@ jq does not is found by `Evaluator.check`. Names and calls are resolved while pa
 from __future__ import annotations
 
 import functools
-import json
 import re
 from dataclasses import replace
 
@@ -16,26 +15,11 @@ from taskforge.expressions import nodes
 from taskforge.expressions.builtins import FORBIDDEN, FORBIDDEN_VARIABLES, KEYWORDS, KNOWN
 from taskforge.expressions.errors import ExpressionSyntaxError, SyntaxProblem
 from taskforge.expressions.nodes import Name, Node, Program
+from taskforge.expressions.tokens import Stop, Tokens, read_text
 
-MAX_LENGTH = 65_536
+MAX_LENGTH = 32_768
 """Longest program, in characters."""
 
-MAX_NESTING = 64
-"""Deepest nesting of brackets, strings, `if`, `as` and the like."""
-
-_TOKEN = re.compile(
-    r"""(?P<space>(?:[ \r\n\t]+|\#(?:\\(?:\\|\r?\n)|[^\n])*)+)?(?:
-      (?P<field>\.[A-Za-z_][A-Za-z_0-9]*)
-    | (?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)
-    | (?P<word>(?:[A-Za-z_][A-Za-z_0-9]*::)*[A-Za-z_][A-Za-z_0-9]*)
-    | (?P<variable>\$(?:[A-Za-z_][A-Za-z_0-9]*::)*[A-Za-z_][A-Za-z_0-9]*)
-    | (?P<format>@[A-Za-z0-9_]+)
-    | (?P<quote>")
-    | (?P<op>\?//|//=|//|\|=|\+=|-=|\*=|/=|%=|<=|>=|==|!=|\.\.|[.?=;,:|+\-*/%$<>\[\](){}])
-    | (?P<end>\Z)
-    )""",
-    re.VERBOSE,
-)
 _PLAIN_TEXT = re.compile(r'(?:[^"\\]|\\[^(])*')
 _PLAIN_NUMBER = re.compile(r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 _BINARY = {
@@ -48,14 +32,6 @@ _BINARY = {
     **dict.fromkeys(("*", "/", "%"), (7, "left")),
 }
 _CONSTANTS = {"null": None, "true": True, "false": False}
-_HINTS = {
-    "'": 'jq strings take double quotes: "…"',
-    "&": "jq says `and`",
-    "!": "jq says `not`, as in `.done | not`",
-    "?//": "put a space before the `//`: `.a? // 1`",
-    "||": "jq says `or`",
-    "=": "to compare, write `==`",
-}
 
 
 @functools.lru_cache(maxsize=2048)
@@ -68,7 +44,7 @@ def parse_program(source: str) -> Program:
     parser = _Parser(source)
     try:
         body = parser.program()
-    except _Stop as stop:
+    except Stop as stop:
         parser.problems.append(stop.problem)
         body = nodes.Identity()
     if parser.problems:
@@ -76,75 +52,16 @@ def parse_program(source: str) -> Program:
     return Program(source, body, tuple(parser.names))
 
 
-class _Stop(Exception):
-    def __init__(self, problem: SyntaxProblem) -> None:
-        self.problem = problem
-
-
-class _Parser:
-    """One pass over one program. `kind`, `text`, `start` and `stop` are the token that is looked at."""
+class _Parser(Tokens):
+    """One pass over one program. `names`, `problems` and what is in scope grow as it goes."""
 
     def __init__(self, source: str) -> None:
-        self.source = source
+        super().__init__(source)
         self.names: list[Name] = []
         self.problems: list[SyntaxProblem] = []
         self.variables: list[str] = []
         self.functions: list[tuple[str, int]] = []
         self.labels: list[str] = []
-        self.depth = 0
-        self.kind = self.text = ""
-        self.start = self.stop = 0
-
-    # ---- tokens
-
-    def advance(self) -> None:
-        """Read the next token."""
-        match = _TOKEN.match(self.source, self.stop)
-        if match is None:
-            space = re.compile(r"[ \r\n\t]*").match(self.source, self.stop)
-            self.start = space.end() if space else self.stop
-            character = self.source[self.start]
-            self.kind = "bad"
-            self.text = self.source[self.start : self.start + 2] if character in "&" else character
-            raise _Stop(self.unexpected())
-        kind = match.lastgroup
-        assert kind is not None
-        self.kind = kind
-        self.start, self.stop = match.span(kind)
-        self.text = match[kind]
-
-    def is_op(self, text: str) -> bool:
-        return self.text == text and self.kind == "op"
-
-    def is_word(self, text: str) -> bool:
-        return self.text == text and self.kind == "word"
-
-    def take(self, text: str) -> bool:
-        if self.text == text and self.kind in ("op", "word"):
-            self.advance()
-            return True
-        return False
-
-    def expect(self, text: str, why: str = "") -> None:
-        if not self.take(text):
-            raise _Stop(self.unexpected(f"`{text}`" + why))
-
-    def unexpected(self, expected: str = "") -> SyntaxProblem:
-        found = "the end of the expression" if self.kind == "end" else quoted(self.text)
-        if self.kind == "quote":
-            found = "a string"
-        message = f"expected {expected} but found {found}" if expected else f"unexpected {found}"
-        if self.kind == "end" and not self.source.strip():
-            message = "the expression is empty"
-        hint = _HINTS.get(self.text[:1] if self.kind == "bad" else self.text)
-        if self.kind == "op" and self.text == "|" and self.source.startswith("||", self.start - 1):
-            hint = _HINTS["||"]
-        return SyntaxProblem(self.start, message, hint)
-
-    def nest(self) -> None:
-        self.depth += 1
-        if self.depth > MAX_NESTING:
-            raise _Stop(SyntaxProblem(self.start, f"the expression is nested more than {MAX_NESTING} deep"))
 
     # ---- queries
 
@@ -153,7 +70,7 @@ class _Parser:
         self.advance()
         body = self.query()
         if self.kind != "end":
-            raise _Stop(self.unexpected())
+            raise Stop(self.unexpected())
         return body
 
     def query(self) -> Node:
@@ -166,7 +83,7 @@ class _Parser:
         del self.variables[scopes[0] :]
         del self.functions[scopes[1] :]
         del self.labels[scopes[2] :]
-        self.depth -= 1
+        self.leave()
         return parts[0] if len(parts) == 1 else nodes.Pipe(tuple(parts))
 
     def alternatives(self) -> Node:
@@ -189,7 +106,7 @@ class _Parser:
         for word in ("import", "include", "module"):
             if self.is_word(word):
                 hint = "an expression loads no modules"
-                raise _Stop(SyntaxProblem(self.start, f"`{word}` is not available in expressions", hint))
+                raise Stop(SyntaxProblem(self.start, f"`{word}` is not available in expressions", hint))
         source = self.expression(0)
         if not self.is_word("as"):
             return source
@@ -203,7 +120,7 @@ class _Parser:
         """`def name(a; $b): body;` The name holds in the body and in what follows."""
         self.advance()
         if self.kind != "word" or self.text in KEYWORDS:
-            raise _Stop(self.unexpected("the function's name"))
+            raise Stop(self.unexpected("the function's name"))
         name = self.text
         self.advance()
         plain: list[str] = []
@@ -213,7 +130,7 @@ class _Parser:
                 if self.kind == "variable":
                     bound.append(self.text[1:])
                 elif self.kind != "word" or self.text in KEYWORDS:
-                    raise _Stop(self.unexpected("a parameter"))
+                    raise Stop(self.unexpected("a parameter"))
                 plain.append(self.text.lstrip("$"))
                 self.advance()
                 if not self.take(";"):
@@ -257,8 +174,8 @@ class _Parser:
                 self.field_pattern(found)
             self.expect("}")
         else:
-            raise _Stop(self.unexpected("a variable such as `$x`"))
-        self.depth -= 1
+            raise Stop(self.unexpected("a variable such as `$x`"))
+        self.leave()
 
     def field_pattern(self, found: list[str]) -> None:
         if self.kind == "variable":
@@ -278,7 +195,7 @@ class _Parser:
 
     def binding(self) -> str:
         if self.kind != "variable" or self.text == "$__loc__":
-            raise _Stop(self.unexpected("a variable such as `$x`"))
+            raise Stop(self.unexpected("a variable such as `$x`"))
         name = self.text[1:]
         self.advance()
         return name
@@ -295,15 +212,13 @@ class _Parser:
                 break
             if level == barred:
                 hint = "put parentheses around one of them"
-                raise _Stop(
-                    SyntaxProblem(self.start, f"`{self.text}` cannot follow another operator of its kind", hint)
-                )
+                raise Stop(SyntaxProblem(self.start, f"`{self.text}` cannot follow another operator of its kind", hint))
             operator = self.text
             self.advance()
             if side == "right":
                 self.nest()
                 right = self.expression(level - 1)
-                self.depth -= 1
+                self.leave()
             else:
                 right = self.expression(level)
             left = nodes.Beyond(operator) if level == 2 else nodes.Binary(operator, left, right)
@@ -323,13 +238,15 @@ class _Parser:
                 self.advance()
                 node = nodes.Index(node, key, self.optional())
             elif self.is_op("[") or (self.is_op(".") and self.source.startswith(("[", '"', "@"), self.next_start())):
-                self.take(".")
+                dotted = self.take(".")
                 key_at = self.start
                 if self.kind in ("quote", "format"):
                     key = self.string()
                     node = nodes.Index(node, key, self.optional())
                 else:
                     node, key = self.bracket(node)
+                    if dotted and isinstance(node, nodes.Slice):
+                        raise Stop(SyntaxProblem(key_at, "a slice takes no dot in front", "leave out the `.`"))
             elif self.take("?"):
                 node = nodes.Try(node)
                 continue
@@ -339,12 +256,8 @@ class _Parser:
                 if isinstance(key, nodes.Literal) and isinstance(key.value, str):
                     self.names[name] = replace(self.names[name], field=key.value, field_offset=key_at)
                 name = None
-        self.depth -= 1
+        self.leave()
         return node
-
-    def next_start(self) -> int:
-        match = _TOKEN.match(self.source, self.stop)
-        return len(self.source) if match is None else match.start(match.lastgroup or 0)
 
     def optional(self) -> bool:
         return self.take("?")
@@ -385,7 +298,7 @@ class _Parser:
             return self.word(), None
         if kind == "op":
             return self.symbol(), None
-        raise _Stop(self.unexpected())
+        raise Stop(self.unexpected())
 
     def variable(self) -> tuple[Node, int | None]:
         name, start = self.text[1:], self.start
@@ -438,7 +351,7 @@ class _Parser:
             return nodes.Array(inner)
         if self.take("{"):
             return self.object()
-        raise _Stop(self.unexpected())
+        raise Stop(self.unexpected())
 
     # ---- words
 
@@ -470,8 +383,8 @@ class _Parser:
         counts = KNOWN.get(name)
         if counts is None:
             near = suggest(name, [*KNOWN, *(defined for defined, _ in self.functions)])
-            hint = near or f'for the text write "{name}", for a field .{name}, for a variable ${name}'
-            self.problems.append(SyntaxProblem(start, f"the function {quoted(name)} is not defined", hint))
+            otherwise = f'for the text write "{name}", for a field .{name}, for a variable ${name}'
+            self.problems.append(SyntaxProblem(start, f"the function {quoted(name)} is not defined", near or otherwise))
         elif count not in counts:
             takes = " or ".join("no arguments" if n == 0 else f"{n} argument{'s' * (n > 1)}" for n in counts)
             hint = "arguments are separated by `;`" if count == 1 else None
@@ -511,7 +424,7 @@ class _Parser:
             if label not in self.labels:
                 self.problems.append(SyntaxProblem(start, f"there is no `label ${label}` to break to"))
             return nodes.Beyond("break")
-        raise _Stop(self.unexpected())
+        raise Stop(self.unexpected())
 
     def conditional(self) -> Node:
         branches: list[tuple[Node, Node]] = []
@@ -556,7 +469,7 @@ class _Parser:
             self.expect(":")
             return key, self.entry_value()
         else:
-            raise _Stop(replace(self.unexpected("a key"), hint="put a key that is computed in parentheses: {(…): …}"))
+            raise Stop(replace(self.unexpected("a key"), hint="put a key that is computed in parentheses: {(…): …}"))
         if self.take(":"):
             return key, self.entry_value()
         return key, nodes.Index(nodes.Identity(), key)
@@ -574,43 +487,28 @@ class _Parser:
             format = None if self.text == "@text" else self.text
             self.advance()
         if self.kind != "quote":
-            raise _Stop(self.unexpected("a string"))
+            raise Stop(self.unexpected("a string"))
         opened = self.start
         parts: list[str | Node] = []
         while True:
             match = _PLAIN_TEXT.match(self.source, self.stop)
             assert match is not None
             if match.end() > self.stop:
-                parts.append(self.text_of(match[0], self.stop))
+                parts.append(read_text(match[0], self.stop))
             self.stop = match.end()
             if self.source.startswith("\\(", self.stop):
                 self.stop += 2
                 self.advance()
                 parts.append(self.query())
                 if not self.is_op(")"):
-                    raise _Stop(self.unexpected("`)`"))
+                    raise Stop(self.unexpected("`)`"))
                 # Not `take`: after the `)` the string goes on.
             elif self.source.startswith('"', self.stop):
                 self.stop += 1
                 self.advance()
                 break
             else:
-                raise _Stop(SyntaxProblem(opened, "the string is not closed", 'it ends with a `"`'))
+                raise Stop(SyntaxProblem(opened, "the string is not closed", 'it ends with a `"`'))
         if all(isinstance(part, str) for part in parts):
             return nodes.Literal("".join(part for part in parts if isinstance(part, str)))
         return nodes.Beyond(format) if format else nodes.Interpolation(tuple(parts))
-
-    def text_of(self, raw: str, start: int) -> str:
-        if "\\" not in raw:
-            return raw
-        try:
-            # Only escapes go through the JSON reader: a jq string may hold line breaks and tabs as they are.
-            text = re.sub(r"(?:\\u[0-9a-fA-F]{0,4}|\\[^u])+", lambda m: str(json.loads(f'"{m[0]}"')), raw)
-            if text.isascii() or not re.search("[\ud800-\udfff]", text):
-                return text
-        except ValueError:
-            pass
-        at = re.search(r"\\(?:u(?![0-9a-fA-F]{4})|[^\"\\/bfnrtu]|u[dD][89a-fA-F])", raw)
-        offset = start + (at.start() if at else 0)
-        hint = 'known are \\" \\\\ \\/ \\b \\f \\n \\r \\t \\uXXXX and \\(…)'
-        raise _Stop(SyntaxProblem(offset, "the string has an escape that jq does not know", hint))

@@ -109,7 +109,7 @@ def unknown_names(template: Template, known: Collection[str]) -> list[Problem]:
     for expression, pointer in zip(template.expressions, template.pointers, strict=True):
         for name in expression.names:
             if name.root not in known:
-                hint = suggest(name.root, known)
+                hint = suggest(f"${name.root}", [f"${other}" for other in known])
                 problems.append(Problem(pointer, name.offset, f"{quoted('$' + name.root)} is not defined", hint))
     return problems
 

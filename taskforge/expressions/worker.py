@@ -1,15 +1,15 @@
 """The jq child: evaluates batches of programs that come in on stdin, and writes results to stdout.
 
 A program of its own: it imports the standard library and jq, nothing of TaskForge, and runs as a script, as a module,
-or from a frozen program (`main`). Before the first program it gives up what it does not need: memory beyond a limit, core
-dumps, new files and processes, new privileges. It ignores SIGINT, SIGTERM and SIGHUP, which a terminal or a service
-manager sends to the whole group: the server ends it by closing its stdin, and while a batch of a dead server is still
-being evaluated, the kernel (Linux) or an alarm ends it.
+or from a frozen program (`main`). Before the first program it gives up what it does not need: memory beyond a limit,
+core dumps, new files and processes, new privileges. It ignores SIGINT, SIGTERM and SIGHUP, which a terminal or a
+service manager sends to the whole group: the server ends it by closing its stdin, and where a server is dead while a
+batch is still being evaluated, the kernel (Linux) or an alarm ends it.
 
 Frames are a 4-byte big-endian length and as many bytes. A request is two frames: a JSON object `{programs: [[source,
-dot]], names, dots, mode, limit}` and the JSON text `{"v": {name: value}, "d": [dot], "now": seconds}`. It is answered by
-one frame for each program, in their order, and an empty one at the end: `R` and a JSON list of the results, or `E` and
-`[code, message]`. A request whose object has `check` compiles only.
+dot]], names, dots, mode, limit}` and the JSON text `{"v": {name: value}, "d": [dot], "now": seconds}`. It is answered
+by one frame for each program, in their order, and an empty one at the end: `R` and a JSON list of the results, or `E`
+and `[code, message]`. A request whose object has `check` compiles only.
 """
 
 from __future__ import annotations
@@ -288,7 +288,8 @@ def main(arguments: list[str]) -> int:
         _write(target, f"the jq library cannot be loaded: {error}".encode())
         return 1
     restrict(memory_bytes)
-    if sys.platform != "win32" and os.getppid() != parent:
+    # Not `!=`: a frozen program has its loader in between.
+    if sys.platform != "win32" and os.getppid() == 1 != parent:
         return 0
     _write(target, b"")
     with contextlib.suppress(BrokenPipeError):
