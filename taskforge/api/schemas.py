@@ -198,8 +198,8 @@ def token_shape(row: TokenRow) -> dict[str, Any]:
 def stats_shape(stats: Stats) -> dict[str, Any]:
     """Every state has its number, also where it is 0."""
     return {
-        "runs": {state: stats.runs.get(state, 0) for state in RunState},
-        "steps": {state: stats.steps.get(state, 0) for state in StepState},
+        "runs": {str(state): stats.runs.get(state, 0) for state in RunState},
+        "steps": {str(state): stats.steps.get(state, 0) for state in StepState},
         "ready_steps": stats.ready_steps,
         "oldest_ready_s": None if stats.oldest_ready_ms is None else stats.oldest_ready_ms / 1000,
         "dead_letters": stats.dead_letters,
