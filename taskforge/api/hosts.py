@@ -40,7 +40,10 @@ class HostCheck:
         if match is None:
             return False
         name = match[1].rstrip(".")
-        return name in self._names or name.endswith(self._below) or _is_address(match[1])
+        return name in self._names or self._is_below(name) or _is_address(match[1])
+
+    def _is_below(self, name: str) -> bool:
+        return any(name.endswith(suffix) and len(name) > len(suffix) for suffix in self._below)
 
 
 def _is_address(text: str) -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 
 from starlette.responses import Response
 
-from taskforge.core.errors import TaskForgeError, TooManyRequests, Unauthorized, Unavailable
-from taskforge.core.jsontext import dumps
+from taskforge.core.errors import MethodNotAllowed, TaskForgeError, TooManyRequests, Unauthorized, Unavailable
+from taskforge.core.jsontext import dump_bytes
 
 MEDIA_TYPE = "application/problem+json"
 _RESERVED = frozenset({"type", "title", "status", "code", "detail", "instance", "errors"})
@@ -36,15 +36,16 @@ def problem_type(code: str) -> str:
     return f"urn:taskforge:problem:{code.lower().replace('_', '-')}"
 
 
-def problem_response(error: TaskForgeError, headers: dict[str, str] | None = None) -> Response:
+def problem_response(error: TaskForgeError) -> Response:
     """The answer for a refusal."""
-    added = dict(headers or {})
+    headers: dict[str, str] = {}
     if isinstance(error, Unauthorized):
-        added["WWW-Authenticate"] = 'Bearer realm="taskforge"'
+        headers["WWW-Authenticate"] = 'Bearer realm="taskforge"'
+    elif isinstance(error, MethodNotAllowed):
+        headers["Allow"] = error.detail["allow"]
     elif isinstance(error, TooManyRequests | Unavailable):
-        added.setdefault("Retry-After", str(error.detail.get("retry_after_s", 1)))
-    content = dumps(problem_body(error)).encode()
-    return Response(content, error.status, added, MEDIA_TYPE)
+        headers["Retry-After"] = str(error.detail.get("retry_after_s", 1))
+    return Response(dump_bytes(problem_body(error)), error.status, headers, MEDIA_TYPE)
 
 
 def internal_error() -> TaskForgeError:
