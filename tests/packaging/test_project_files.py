@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -17,8 +19,30 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
+THROUGH_OTHERS = {"h11", "httptools", "pydantic-core"}  # uvicorn picks its parser; pydantic brings its core
+
+
 def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _wanted(*extras: str) -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = project["dependencies"] + [line for extra in extras for line in project["optional-dependencies"][extra]]
+    return {_normal(re.split(r"[<>=!~; \[]", each, maxsplit=1)[0]) for each in lines}
+
+
+def _imported(folder: str) -> set[str]:
+    """The distributions whose modules the Python files of a folder import."""
+    modules: set[str] = set()
+    for file in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules.add(node.module.split(".")[0])
+    owners = importlib.metadata.packages_distributions()
+    return {_normal(owners[module][0]) for module in modules if module in owners} - {"taskforge"}
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +59,15 @@ def test_every_pin_is_an_exact_version_without_an_address(pins: dict[str, str]) 
 
 
 def test_every_dependency_is_pinned(pins: dict[str, str]) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
-    names = {_normal(re.split(r"[<>=!~; \[]", each, maxsplit=1)[0]) for each in wanted}
-    assert names <= set(pins)
+    assert _wanted("dev") <= set(pins)
+
+
+def test_the_program_imports_what_it_depends_on_and_depends_on_what_it_imports() -> None:
+    assert _imported("taskforge") | THROUGH_OTHERS == _wanted() | THROUGH_OTHERS
+
+
+def test_the_tests_import_nothing_that_is_not_pinned(pins: dict[str, str]) -> None:
+    assert _imported("tests") <= set(pins)
 
 
 @pytest.mark.parametrize("end", ["taskforge demo", "pytest"])
