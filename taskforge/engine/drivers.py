@@ -96,8 +96,9 @@ class Drivers:
     def moved(self, driver: Driver, changes: Changes) -> None:
         """A decision is stored."""
         run = driver.run
-        if self.executor.alone == run.key and not run.suspect:
+        if self.executor.alone == run.key and (run.ended or not run.suspect):
             self.executor.alone = NOBODY
+            self.on_due(self.clock.now())
         if run.owner is None and run.due_at is not None:
             if changes.starved:
                 self.executor.backlog = True
