@@ -200,7 +200,9 @@ def test_networks_are_read_and_a_wrong_one_is_named_with_the_nearest_right_one()
     ],
 )
 def test_a_literal_host_is_read_as_systems_read_it(host: str, ip: str | None) -> None:
-    assert literal_address(host) == ip
+    found = literal_address(host)
+    # As objects: Python 3.13 writes mapped addresses with dots.
+    assert (found and ipaddress.ip_address(found)) == (ip and ipaddress.ip_address(ip))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import traceback
 from collections.abc import AsyncIterator
 
 import pytest
@@ -142,6 +143,34 @@ async def test_interim_answers_are_passed_over(client: HttpClient) -> None:
     data = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
     async with raw_server(answering(data)) as server:
         assert (await client.request(Request("GET", server.url()))).body == b"hi"
+
+
+async def test_an_early_answer_to_a_large_upload_is_read(client: HttpClient) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno!")
+        await writer.drain()
+        await Peer(reader, writer, 1).gone()
+        writer.close()
+        served.set()
+
+    served = asyncio.Event()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        response = await client.request(Request("POST", url, body=bytes(20_000_000), timeout_ms=10_000))
+        await served.wait()
+    assert (response.status, response.body) == (413, b"no!")
+
+
+async def test_no_traceback_of_a_failure_shows_headers_path_or_query(client: HttpClient) -> None:
+    async with raw_server(answering(b"garbage\r\n")) as server:
+        for url in (server.url("/s3cret?s3cret=s3cret"), f"http://127.0.0.1:{closed_port()}/s3cret"):
+            request = Request("POST", url, [("Authorization", "s3cret")], body=b"s3cret")
+            failure = await failure_of(client, request)
+            shown = "".join(traceback.format_exception(failure))
+            assert failure.code in shown or failure.message in shown
+            assert "s3cret" not in shown
 
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
