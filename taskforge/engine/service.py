@@ -414,8 +414,10 @@ class Service:
         try:
             async with asyncio.timeout(2):
                 await self._store.ping()
-        except (TimeoutError, Unavailable) as error:
-            return f"the store does not answer: {error or 'no answer within 2 s'}"
+        except TimeoutError:
+            return "the store has not answered for 2 s"
+        except Unavailable as error:
+            return f"the store does not answer: {error.message}"
         return self._timers.stuck()
 
     @property
