@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +42,9 @@ def _states() -> bytes:
 
 
 def _errors() -> bytes:
+    # Refusals are found by walking the tree of classes: the modules that add to it have to be there.
+    for module in ("taskforge.config.home", "taskforge.config.lock", "taskforge.config.reading"):
+        import_module(module)
     from taskforge.core.errors import FAILURE_CODES, refusal_codes
 
     return _json({"refusals": refusal_codes(), "failures": dict(sorted(FAILURE_CODES.items()))})
@@ -52,7 +56,9 @@ def _cli() -> bytes:
     return cli_reference().encode()
 
 
-CONTRACTS: Final[tuple[tuple[str, Callable[[], bytes]], ...]] = (
+Maker = Callable[[], bytes]
+
+CONTRACTS: Final[tuple[tuple[str, Maker], ...]] = (
     ("openapi.json", _openapi),
     ("workflow.schema.json", _workflow_schema),
     ("config.schema.json", _config_schema),

@@ -52,7 +52,7 @@ def entries_after(rows: Iterable[JournalRow], place: Place) -> Iterator[Entry]:
 
 
 def _entry(place: Place, run_id: str, at: str, entry: dict[str, Any]) -> Entry:
-    rest = dict(entry)
+    rest = {key: to_rfc3339(value) if key == "until" else value for key, value in entry.items()}
     data: dict[str, Any] = {"run_id": run_id, "at": at}
     if "run" in rest:
         return Entry(place, "run", data | {"state": rest.pop("run")} | rest)

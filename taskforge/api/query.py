@@ -163,7 +163,7 @@ WAIT = Param(
     "wait", _parse_wait, {"type": "string"}, "Answer with the run when it has ended or this time is over, such as 30s."
 )
 SINCE = Param("since", _parse_time, _TIME, "Created at this time or later.")
-UNTIL = Param("until", _parse_time, _TIME, "Created before this time.")
+UNTIL = Param("until", _parse_time, _TIME, "Created at this time or earlier.")
 WORKFLOW = Param("workflow", _parse_text, {"type": "string", "minLength": 1}, "The workflow's name.")
 TRIGGER = Param("trigger", _parse_text, {"type": "string", "minLength": 1}, "The trigger's type, such as manual.")
 RUN_STATE = choice_param("state", tuple(RunState), "One state, or several with commas.", multiple=True)

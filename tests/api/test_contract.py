@@ -93,5 +93,6 @@ def test_every_problem_fits_the_schema() -> None:
     schema = {"$ref": "#/components/schemas/Problem", "components": DOCUMENT["components"]}
     validator = Draft202012Validator(schema)
     for route in ROUTES:
-        for kind in (TaskForgeError, *route.refusals):
+        kinds: tuple[type[TaskForgeError], ...] = (TaskForgeError, *route.refusals)
+        for kind in kinds:
             validator.validate(problem_body(kind("why", problems=[Problem("", "x", hint="y")])))
