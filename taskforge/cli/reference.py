@@ -84,8 +84,8 @@ def cli_manual() -> str:
     lines += [
         "",
         "Answers go to standard output, remarks and errors to standard error. With `-o json` standard output has",
-        "exactly one JSON document, as the API returned it. Colour appears on a terminal only. Control characters in data are",
-        "shown escaped.",
+        "exactly one JSON document, as the API returned it. Colour appears on a terminal only. Control characters in",
+        "data are shown escaped.",
     ]
     section = ""
     for entry in entries():

@@ -1,4 +1,4 @@
-"""`runs list/show/cancel/retry`."""
+"""`runs list/show/logs/cancel/retry`."""
 
 from __future__ import annotations
 
@@ -74,6 +74,20 @@ def list_runs(session: Session, /, states: tuple[str, ...], everything: bool, **
 def show(session: Session, run: str, steps: str | None) -> None:
     """Show a run: its steps as a tree, with states, durations, attempts and errors."""
     show_run(session, session.client.get("runs", run, steps=steps))
+
+
+@runs.command("logs", examples=[Example("taskforge runs logs uptime#42")])
+@click.argument("run", metavar="RUN")
+@pass_session
+def logs(session: Session, run: str) -> None:
+    """Print what happened in a run, line by line, oldest first."""
+    lines, screen = session.client.pages("runs", run, "logs"), session.screen
+    if session.machine:
+        screen.document({"items": list(lines), "next_cursor": None})
+        return
+    for line in lines:
+        style = {"error": "bad", "warning": "magenta"}.get(line["level"], "")
+        screen.line(Paint(f"{line['at']}  ", "dim"), Paint(f"{line['level']:<7} ", style), line["message"])
 
 
 @runs.command(

@@ -115,11 +115,9 @@ class ServerProcess:
         except ValueError:
             return status, content
 
-    def run_cli(
-        self, *arguments: str, stdin: str | bytes = b"", timeout: float = 60, **environ: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run_cli(self, *arguments: str, stdin: str | bytes = b"", **environ: str) -> subprocess.CompletedProcess[str]:
         """The command line as a real process beside this server, with pipes for its streams."""
-        return run_cli(*arguments, environ=self.environ | environ, stdin=stdin, timeout=timeout)
+        return run_cli(*arguments, environ=self.environ | environ, stdin=stdin)
 
     def output(self) -> str:
         """Everything that it has written to standard error since its first start."""
