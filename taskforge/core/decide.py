@@ -143,27 +143,13 @@ class Decision(Progress):
         run.output, run.error, run.finished_at, run.started_at = None, None, None, None
         run.suspect = 0
         self._move_run(RunState.QUEUED, code="RETRY_ASKED", generation=run.generation)
-        for at in run.steps.values():
-            if at.state in (StepState.FAILED, StepState.CANCELLED) and not at.step.continue_on_error:
-                self._reopen(at)
+        self._reopens = True
         self.changes.dead_letters_to = "RETRIED"
         run.root = Frame(None, "", run.plan.steps, ("",))
         if run.steps:
             self._resume_frame(run.root)
         else:
             self._enter(run.root)
-
-    def _reopen(self, at: StepRun) -> None:
-        begun = at.data is not None
-        at.generation = self.run.generation
-        at.attempts = at.failures = at.crashes = 0
-        at.output, at.error, at.finished_at, at.started_at = None, None, None, None
-        at.available_at = at.ready_at = self.now
-        self.run.live[at.path] = at
-        self._move(at, StepState.QUEUED, code="RETRY_ASKED", generation=at.generation)
-        if begun:
-            at.started_at, at.available_at = self.now, None
-            self._move(at, StepState.RUNNING)
 
     # ---- time
 

@@ -69,6 +69,7 @@ class Progress:
         self.context = context
         self.now = context.now
         self._slots = context.slots
+        self._reopens = False
         self._ready: deque[StepRun] = deque()
         self._origin: dict[str, tuple[StepRun, str | None]] = {}
         self._texts: dict[str, str] = {}
@@ -182,6 +183,8 @@ class Progress:
                 frame.position = position - 1
                 break
             at.parent = frame
+            if self._reopens and _is_unfinished(at):
+                self._reopen(at)
             if not at.ended:
                 self._resume_step(at)
                 return
@@ -199,6 +202,18 @@ class Progress:
             at.available_at = self.now
             self._move(at, StepState.QUEUED, code="LOST")
             self._ready.append(at)
+
+    def _reopen(self, at: StepRun) -> None:
+        begun = at.data is not None
+        at.generation = self.run.generation
+        at.attempts = at.failures = at.crashes = 0
+        at.output, at.error, at.finished_at, at.started_at = None, None, None, None
+        at.available_at = at.ready_at = self.now
+        self.run.live[at.path] = at
+        self._move(at, StepState.QUEUED, code="RETRY_ASKED", generation=at.generation)
+        if begun:
+            at.started_at, at.available_at = self.now, None
+            self._move(at, StepState.RUNNING)
 
     # ---- one step
 
@@ -243,7 +258,10 @@ class Progress:
         if outcome.failure is not None:
             self.fail(at, outcome.failure)
         elif outcome.ends_run:
-            self._texts[at.path] = dumps(outcome.output)
+            too_large = self._encode(at, outcome.output)
+            if too_large is not None:
+                self.fail(at, too_large)
+                return
             at.output = outcome.output
             self._end(at, StepState.SUCCEEDED)
             self._finish(RunState.SUCCEEDED, outcome.output, None)
@@ -426,6 +444,14 @@ class Progress:
             at.started_at,
             at.finished_at,
         )
+
+
+def _is_unfinished(at: StepRun) -> bool:
+    """Whether a retry has the step run again: it failed and nothing took that, or it was cut off.
+
+    Asked only of steps whose blocks go on: what is inside a block that has ended for good stays as it is.
+    """
+    return at.state is StepState.CANCELLED or (at.state is StepState.FAILED and not at.step.continue_on_error)
 
 
 def _run_record(run: RunSnapshot, output: str | None) -> RunRecord:
