@@ -6,7 +6,7 @@ import ast
 import inspect
 import json
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 
 import pytest
 
@@ -54,7 +54,8 @@ def test_every_error_of_a_document_has_a_place_inside_it(path: Path) -> None:
 
 @pytest.mark.parametrize("path", INVALID, ids=_ids)
 def test_the_same_errors_are_found_in_the_document_written_as_json(path: Path) -> None:
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     try:
         value = YAML(typ="safe", pure=True).load(path.read_text())
@@ -75,12 +76,13 @@ MODULES = (definition, definition_read, definition_steps, definition_triggers, s
 METHODS = {"error", "warn", "unknown_key"}
 
 
-def _reporting_lines(module: object) -> set[tuple[int, int]]:
+def _reporting_lines(module: ModuleType) -> set[tuple[int, int]]:
     """First and last line of every statement of a module that notes a finding."""
     found = set()
-    for node in ast.walk(ast.parse(inspect.getsource(module))):  # type: ignore[arg-type]
-        is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-        if is_call and node.func.attr in METHODS and "findings" in ast.unparse(node.func.value):
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        if node.func.attr in METHODS and "findings" in ast.unparse(node.func.value):
             found.add((node.lineno, node.end_lineno or node.lineno))
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +14,8 @@ from taskforge.core.errors import InvalidDefinition
 from taskforge.core.model import Plan, Step
 from taskforge.expressions.template import parse_template
 from tests.definitions.reading import KINDS, lines_of, problems_of, read
+
+MEDIA: tuple[Literal["yaml", "json"], ...] = ("yaml", "json")
 
 FULL = """
 # yaml-language-server: $schema=../../contracts/workflow.schema.json
@@ -194,7 +196,7 @@ def test_limits_are_settings() -> None:
 
 def test_five_hundred_steps_that_name_each_other_are_read_quickly() -> None:
     steps = [{"id": "s0", "transform": 1}]
-    steps += [{"id": f"s{n}", "transform": "${{ $s%d }}" % (n - 1)} for n in range(1, 500)]
+    steps += [{"id": f"s{n}", "transform": f"${{{{ $s{n - 1} }}}}"} for n in range(1, 500)]
     assert len(read(json.dumps({"name": "w", "steps": steps}), "json").plan.index) == 500
 
 
@@ -234,9 +236,9 @@ def test_a_stored_document_whose_kind_is_gone_is_refused_by_name() -> None:
     ids=range(21),
 )
 def test_naughty_documents_are_refused_with_places_and_quickly(text: bytes) -> None:
-    for media in ("yaml", "json"):
+    for media in MEDIA:
         with pytest.raises(InvalidDefinition) as caught:
-            read(text, media)  # type: ignore[arg-type]
+            read(text, media)
         assert 1 <= len(caught.value.problems) <= 101
 
 
@@ -257,13 +259,16 @@ SCALARS = st.one_of(
     st.text(max_size=8),
     st.sampled_from(["${{ $fetch }}", "${{", "${{ }}", "${{ $x }}", "$${{ a }}", "10s", "*", "a", "fetch", "2xx"]),
 )
-KEYS = st.sampled_from(
-    """id if http transform switch fail succeed retry timeout when else steps url headers json body form query expect
-    status message code output name inputs triggers cron webhook verify on max_attempts foreach needs type properties
-    $ref default pattern allOf x""".split()
-)
+WORDS = """
+id if http transform switch fail succeed retry timeout when else steps url headers json body form query expect status
+message code output name inputs triggers cron webhook verify on max_attempts foreach needs type properties $ref default
+pattern allOf x
+"""
+KEYS = st.sampled_from(WORDS.split())
 VALUES = st.recursive(
-    SCALARS, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(KEYS, inner, max_size=3)), max_leaves=6
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(KEYS, inner, max_size=3)),
+    max_leaves=6,
 )
 
 
@@ -301,7 +306,9 @@ def changed(value: Any, pointer: tuple[Any, ...], new: Any, how: str) -> Any:
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
-        st.tuples(st.sampled_from(PLACES), VALUES, st.sampled_from(["replace", "remove", "add"])), min_size=1, max_size=4
+        st.tuples(st.sampled_from(PLACES), VALUES, st.sampled_from(["replace", "remove", "add"])),
+        min_size=1,
+        max_size=4,
     )
 )
 def test_a_changed_document_gives_a_plan_or_a_refusal_with_places(changes: list[Any]) -> None:
@@ -323,8 +330,8 @@ def test_a_changed_document_gives_a_plan_or_a_refusal_with_places(changes: list[
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "replace")))
 def test_any_bytes_are_refused_or_read(text: bytes) -> None:
-    for media in ("yaml", "json"):
+    for media in MEDIA:
         try:
-            read(text, media)  # type: ignore[arg-type]
+            read(text, media)
         except InvalidDefinition as error:
             assert error.problems
