@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 _START_SECONDS = 20.0
 """A child that has not said that it is ready by then is given up; a loaded machine may need a while."""
@@ -61,9 +62,8 @@ class Child(asyncio.SubprocessProtocol):
             close_fds=True,
         )
         child._transport = transport
-        pipe = transport.get_pipe_transport(0)
-        assert isinstance(pipe, asyncio.WriteTransport)
-        child._pipe = pipe
+        # uvloop's transports are none of asyncio's classes.
+        child._pipe = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))
         child.pid = transport.get_pid()
         try:
             await child._wait(_START_SECONDS)
