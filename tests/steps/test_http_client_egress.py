@@ -137,6 +137,15 @@ async def test_of_several_addresses_only_the_open_ones_are_used() -> None:
         assert closed.connections == 0
 
 
+async def test_closed_addresses_of_a_name_neither_crowd_out_nor_rename_the_fate_of_its_open_one() -> None:
+    closed = [f"169.254.1.{number}" for number in range(20)]
+    names = Names(a=[[*closed, "127.0.0.1"]], b=[[*closed, "127.0.0.2"]])
+    async with raw_server(ok) as server, client_with(names) as client:
+        assert (await client.request(Request("GET", server.url(host="a.example")))).body == b"hi"
+        failure = await failure_of(client, Request("GET", server.url(host="b.example")))
+    assert (failure.code, failure.retry_class) == ("CONNECT_REFUSED", "network")
+
+
 async def test_a_name_that_changes_its_address_is_checked_at_each_connection() -> None:
     names = Names(rebind=[["127.0.0.1"], ["127.0.0.9"]])
     policy = EgressPolicy(deny=parse_networks(["127.0.0.9"]))
