@@ -129,7 +129,7 @@ class Server:
         service = Service(store, self.clock, drivers, plans, reader, timers, input_limit=settings.limits.input_bytes)
         self._install_signals()
         await timers.start()
-        web = _Web(create_api(service, settings, port=self._sock.getsockname()[1]), settings)
+        web = _Web(create_api(service, settings, self.clock), settings)
         serving = asyncio.create_task(web.serve(sockets=[self._sock]), name="web")
         serving.add_done_callback(lambda task: self._stop.set())
         await asyncio.wait([serving, asyncio.create_task(web.ready.wait())], return_when=asyncio.FIRST_COMPLETED)

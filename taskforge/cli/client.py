@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from taskforge.cli.connection import Connection, is_loopback
@@ -19,6 +19,11 @@ _CODES = {400: Exit.USAGE, 401: Exit.UNREACHABLE, 403: Exit.UNREACHABLE, 404: Ex
 _CONNECT_S = 5.0
 _ANSWER_S = 60.0
 _MEDIA = {"yaml": "application/yaml", "json": "application/json"}
+
+
+class Answer(NamedTuple):
+    status: int
+    body: Any
 
 
 class Client:
@@ -47,8 +52,9 @@ class Client:
     def delete(self, *path: str) -> Any:
         return self._call("DELETE", path)
 
-    def put_document(self, *path: str, content: bytes, media: str) -> Any:
-        return self._call("PUT", path, content=content, media=media)
+    def send_document(self, method: str, *path: str, content: bytes, media: str) -> Answer:
+        """A workflow document, byte for byte; `media` is yaml or json."""
+        return self._exchange(method, path, content=content, media=media)
 
     def pages(self, *path: str, **query: Any) -> Iterator[Any]:
         """Every item of a list, page by page."""
@@ -69,7 +75,10 @@ class Client:
 
     # ---- how
 
-    def _call(
+    def _call(self, method: str, path: tuple[str, ...], **request: Any) -> Any:
+        return self._exchange(method, path, **request).body
+
+    def _exchange(
         self,
         method: str,
         path: tuple[str, ...],
@@ -78,7 +87,7 @@ class Client:
         content: bytes | None = None,
         media: str = "json",
         headers: Mapping[str, str] | None = None,
-    ) -> Any:
+    ) -> Answer:
         sent = dict(headers or {})
         if content is not None:
             sent["content-type"] = _MEDIA[media]
@@ -90,9 +99,9 @@ class Client:
         if not answer.is_success:
             raise self._refusal(answer)
         if not answer.content:
-            return None
+            return Answer(answer.status_code, None)
         try:
-            return loads(answer.content)
+            return Answer(answer.status_code, loads(answer.content))
         except JsonError:
             raise self._stranger(answer) from None
 
@@ -152,14 +161,15 @@ class Client:
         if status == 401:
             return self._unauthorised(problem)
         message = str(problem.get("detail") or problem.get("title") or f"the server answers {status}")
-        errors = problem.get("errors") or []
+        errors = [error for error in problem.get("errors") or [] if isinstance(error, dict)]
         hint = problem.get("hint")
         return CommandError(
             message,
             hint=str(hint) if hint else None,
             code=_CODES.get(status, Exit.FAILED),
-            lines=[place_line(error) for error in errors if isinstance(error, dict)],
+            lines=[place_line(error) for error in errors],
             refused=True,
+            errors=errors,
         )
 
     def _unauthorised(self, problem: Mapping[str, Any]) -> CommandError:

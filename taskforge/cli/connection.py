@@ -42,10 +42,15 @@ def home_url(settings: Settings) -> str:
     """The address of the home's server: what a running one wrote down, else what the configuration says."""
     holder = read_holder(settings.home)
     if holder is not None and holder.url:
-        parts = urlsplit(holder.url)
-        return f"{parts.scheme}://{_reachable(parts.hostname or '')}:{parts.port}"
+        return reachable_url(holder.url)
     scheme = "https" if settings.server.tls_cert else "http"
     return f"{scheme}://{_reachable(settings.server.host.strip('[]'))}:{settings.server.port}"
+
+
+def reachable_url(url: str) -> str:
+    """The address by which this machine reaches a server that says it listens at `url`."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{_reachable(parts.hostname or '')}:{parts.port}"
 
 
 def is_loopback(url: str) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
+from typing import Any
 
 
 class Exit(IntEnum):
@@ -21,7 +22,7 @@ class Exit(IntEnum):
 class CommandError(Exception):
     """`lines` stand before the message as they are: faults in files, each with its place. `hint` says what to do.
 
-    `refused`: a server answered, and refused.
+    `refused`: a server answered, and refused; `errors` are its problem's.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class CommandError(Exception):
         code: Exit = Exit.FAILED,
         lines: Sequence[str] = (),
         refused: bool = False,
+        errors: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -39,3 +41,4 @@ class CommandError(Exception):
         self.code = code
         self.lines = list(lines)
         self.refused = refused
+        self.errors = list(errors)

@@ -18,7 +18,7 @@ SECTIONS = {
         "up": Place("taskforge.cli.background", "up", "Start the server in the background; wait until it is ready."),
         "down": Place("taskforge.cli.background", "down", "Stop the server; attempts get their grace time."),
         "serve": Place("taskforge.cli.server", "serve", "Run the server in the foreground."),
-        "status": Place("taskforge.cli.server", "status", "What runs, and where."),
+        "status": Place("taskforge.cli.server", "status", "Show what runs, and where."),
     },
     "Workflows": {
         "validate": Place("taskforge.cli.documents", "validate", "Check workflow files; needs no server."),

@@ -147,7 +147,7 @@ class Screen:
             cells.append(Paint(shown, cell.style) if isinstance(cell, Paint) else shown)
             if at + 1 < len(row):
                 cells.append(" " * (sizes[at] - width(shown) + _GAP))
-        self._write(stream, self._joined(stream, cells, None).rstrip() + "\n")
+        self._write(stream, self._joined(stream, cells, self._columns(stream)).rstrip() + "\n")
 
     def note(self, *cells: Cell) -> None:
         """A remark beside the answer, on standard error; not with `-q`."""

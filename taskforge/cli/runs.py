@@ -1,4 +1,4 @@
-"""`runs list/show/cancel/retry`."""
+"""`runs list/show/logs/cancel/retry`."""
 
 from __future__ import annotations
 
@@ -76,6 +76,20 @@ def show(session: Session, run: str, steps: str | None) -> None:
     show_run(session, session.client.get("runs", run, steps=steps))
 
 
+@runs.command("logs", examples=[Example("taskforge runs logs uptime#42")])
+@click.argument("run", metavar="RUN")
+@pass_session
+def logs(session: Session, run: str) -> None:
+    """Print what happened in a run, line by line, oldest first."""
+    lines, screen = session.client.pages("runs", run, "logs"), session.screen
+    if session.machine:
+        screen.document({"items": list(lines), "next_cursor": None})
+        return
+    for line in lines:
+        style = {"error": "bad", "warning": "magenta"}.get(line["level"], "")
+        screen.line(Paint(f"{line['at']}  ", "dim"), Paint(f"{line['level']:<7} ", style), line["message"])
+
+
 @runs.command(
     "cancel",
     examples=[
@@ -130,7 +144,11 @@ def _each(session: Session, references: tuple[str, ...], act: str, body: dict[st
     """One call for each run. The first refusal ends it, after telling what was done."""
     screen, answers = session.screen, []
     for reference in references:
-        answer = session.client.post("runs", reference, act, body=body)
+        try:
+            answer = session.client.post("runs", reference, act, body=body)
+        except CommandError as fault:
+            fault.message = f"{reference}: {fault.message}"
+            raise
         answers.append(answer)
         if session.machine:
             continue

@@ -16,6 +16,7 @@ _BLOCKS = ("switch", "parallel", "foreach", "repeat", "catch", "undo", "finally"
 _HANDLERS = ("steps", "on_failure", "finally")
 _LOOP = re.compile(r"(.*)\[(\d+)\]\.[^.]*")
 _NAME_COLUMNS = 36
+_STROKES = " │├└─"
 
 
 class Place(NamedTuple):
@@ -87,26 +88,34 @@ def _draw_steps(screen: Screen, steps: list[dict[str, Any]], places: dict[str, P
         parent = _parent(step["path"], places)
         children.setdefault(parent if parent in shown else "", []).append(step)
     lines = list(_branches(screen, children, "", "  ", now))
-    wide = min(max((width(name) for name, _ in lines), default=0), _NAME_COLUMNS)
-    for name, cells in lines:
-        screen.line(Paint(name[: len(name) - len(name.lstrip(" │├└─"))], "dim"), name.lstrip(" │├└─").ljust(0),
-                    " " * max(wide - width(name), 0), "  ", *cells)  # fmt: skip
+    wide = min(max((width(line.name) for line in lines if line.step), default=0), _NAME_COLUMNS)
+    for line in lines:
+        bare = line.name.lstrip(_STROKES)
+        gap = " " * max(wide - width(line.name), 0) + "  " if line.step else ""
+        screen.line(Paint(line.name[: len(line.name) - len(bare)], "dim"), bare, gap, *line.cells)
+
+
+class _Line(NamedTuple):
+    """A step with its facts, or a note below one."""
+
+    name: str
+    cells: list[Cell]
+    step: bool
 
 
 def _branches(
     screen: Screen, children: dict[str, list[dict[str, Any]]], parent: str, margin: str, now: int
-) -> Iterator[tuple[str, list[Cell]]]:
+) -> Iterator[_Line]:
     siblings = children.get(parent, [])
     for at, step in enumerate(siblings):
         last = at == len(siblings) - 1
         path = step["path"]
         label = path[len(parent) :] if parent and path.startswith(f"{parent}[") else path.rpartition(".")[2]
         deeper = margin + ("   " if last else "│  ")
-        yield f"{margin}{'└─ ' if last else '├─ '}{screen.mark(step['state'])} {label}", _facts(step, now)
-        notes = list(_notes(step))
-        inner = bool(children.get(path))
-        for note in notes:
-            yield f"{deeper}{'│ ' if inner else '  '}", note
+        yield _Line(f"{margin}{'└─ ' if last else '├─ '}{screen.mark(step['state'])} {label}", _facts(step, now), True)
+        inner = "│ " if children.get(path) else "  "
+        for note in _notes(step):
+            yield _Line(f"{deeper}{inner}", note, False)
         yield from _branches(screen, children, path, deeper, now)
 
 

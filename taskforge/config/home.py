@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -138,6 +137,8 @@ def _make_files(home: Path) -> list[str]:
 @contextlib.contextmanager
 def _locked(home: Path) -> Iterator[bool]:
     """One process at a time makes the files. False where directories cannot be locked: `_write_new` is safe alone."""
+    import fcntl  # not on Windows, where the client must still be able to import this module
+
     handle = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:

@@ -32,7 +32,7 @@ class Holder:
 
 
 class HomeLock:
-    """Held from construction to `release`. `announce` stores the address for clients. Raises HomeInUse, StartupError."""
+    """Held from construction to `release`. `announce` stores the address for clients. Raises HomeInUse."""
 
     def __init__(self, home: Path) -> None:
         self.path = home / PID_FILE

@@ -18,7 +18,7 @@ from taskforge.core.ending import RunEnding
 from taskforge.core.errors import Failure
 from taskforge.core.jsontext import dumps
 from taskforge.core.kind import ActionKind, ControlKind
-from taskforge.core.model import AttemptFailure, Prepared
+from taskforge.core.model import AttemptFailure, Prepared, inner_steps
 from taskforge.core.rows import (
     ALONE,
     CONVICTED,
@@ -110,6 +110,10 @@ class Decision(RunEnding):
             return
         key = prepared.value if isinstance(prepared.value, str) else dumps(prepared.value)
         self.run.place = f"{self.run.workflow}:{key}"
+        if self.run.parent is not None and self.run.place in self.run.parent.get("places", ()):
+            message = "a run that waits for this one holds the place in `concurrency` that this one needs"
+            self.conclude(RunState.FAILED, None, Failure("CONCURRENCY_DEADLOCK", message))
+            return
         self._claim()
 
     def _claim(self) -> None:
@@ -182,6 +186,7 @@ class Decision(RunEnding):
         elif "retry" in at.step.evaluations:
             at.error, at.available_at = failure, self.now
             self._move(at, StepState.QUEUED, code="RETRY_ASKED_OF_EXPRESSION", error=failure.code)
+            at.preparing_retry = True
             prepared = self.context.prepare(self.run, at, "retry")
             if prepared is None:
                 at.preparing = True
@@ -196,6 +201,7 @@ class Decision(RunEnding):
     def _retry_judged(self, at: StepRun, prepared: Prepared) -> None:
         """The step's own condition has said whether the error is retried."""
         failure = at.error
+        at.preparing_retry = False
         assert failure is not None
         if prepared.failure is not None:
             self.fail(at, prepared.failure)
@@ -251,9 +257,7 @@ class Decision(RunEnding):
         self._move_run(RunState.QUEUED, code="RETRY_ASKED", generation=run.generation)
         if event.from_step is not None:
             self._rewind(event.from_step)
-        for at in list(run.steps.values()):
-            if at.state is StepState.CANCELLED or self.has_failed(at):
-                self._reopen(at)
+        self._reopens = True
         self.changes.dead_letters_to = "RETRIED"
         if run.plan.concurrency is not None:
             self._claim_place()
@@ -264,41 +268,26 @@ class Decision(RunEnding):
 
     def _rewind(self, from_step: str) -> None:
         """Have a step, everything that came after it, and the blocks around it run again."""
-        run = self.run
-        chosen = run.steps[from_step]
-        order = chosen.step.order
-        for at in list(run.steps.values()):
-            around = from_step.startswith(f"{at.path}[") or any(
-                chosen.step is inner for block in at.step.blocks for inner in block.all_steps()
-            )
-            after = at.step.order >= order and not around
-            if around or (after and (not chosen.prefixes[-1] or at.path.startswith(chosen.prefixes[-1]) or not at.step.loops)):
+        chosen = self.run.steps[from_step]
+        around: set[StepRun] = set()
+        for at in list(self.run.steps.values()):
+            if from_step.startswith(f"{at.path}[") or chosen.step in inner_steps(at.step):
+                around.add(at)
+        loops = chosen.prefixes[-1]
+        for at in list(self.run.steps.values()):
+            same_item = not loops or at.path.startswith(loops) or not at.step.loops
+            if at in around or (at.step.order >= chosen.step.order and same_item):
                 self._reopen(at)
 
-    def _reopen(self, at: StepRun) -> None:
-        """Let an ended step run again in the new generation; a block keeps what it had begun."""
-        if not at.ended:
-            return
-        begun = at.data is not None and at.step.kind.role == "control"
-        at.generation = self.run.generation
-        at.attempts = at.failures = at.crashes = 0
-        at.output, at.error, at.finished_at, at.started_at, at.stage = None, None, None, None, None
-        at.lost = at.reserved = False
-        at.available_at = at.ready_at = self.now
-        self.run.live[at.path] = at
-        self._move(at, StepState.QUEUED, code="RETRY_ASKED", generation=at.generation)
-        if begun:
-            at.started_at, at.available_at = self.now, None
-            self._move(at, StepState.RUNNING)
-
     def _signal_sent(self, event: ev.SignalSent) -> None:
-        record = SignalRecord(event.id, event.name, dumps(event.data), self.now)
         self.changes.told_child = event.told_child
+        if self.run.ended:
+            return
+        record = SignalRecord(event.id, event.name, dumps(event.data), self.now)
         self.changes.journal.append({"signal": event.name})
         self.run.signals.append(record)
         self.changes.signals.append(record)
-        if not self.run.ended:
-            self._take_signals()
+        self._take_signals()
 
     def _take_signals(self) -> None:
         """Hand signals that were sent to the steps that wait for them, in the order in which they came."""

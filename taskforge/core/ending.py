@@ -1,4 +1,4 @@
-"""How a run ends: `undo` in reverse order, `on_failure`, `finally`, and only then its terminal state.
+"""How a run ends: `undo` in reverse order, `on_failure`, `finally`, `notify`, and only then its terminal state.
 
 A handler that fails is recorded and changes nothing else. The first error is the run's.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from taskforge.core.errors import Failure
 from taskforge.core.jsontext import dumps
-from taskforge.core.model import JSON, Prepared
+from taskforge.core.model import JSON, Prepared, Step
 from taskforge.core.progress import UNDONE, Progress
 from taskforge.core.rows import CRASH_LIMIT
 from taskforge.core.snapshot import Ending, Frame, StepRun
 from taskforge.core.states import RunState, StepState
 
-MAIN, ON_FAILURE, FINALLY = "", "on_failure", "finally"
+MAIN, ON_FAILURE, FINALLY, NOTIFY = "", "on_failure", "finally", "notify"
 """Names of the run's own frames."""
 
 
@@ -49,7 +49,7 @@ class RunEnding(Progress):
     # ---- phases
 
     def _next_phase(self) -> None:
-        """Begin the next handler of the run, or end it. Phases: undo, on_failure, finally."""
+        """Begin the next handler of the run, or end it. Phases: undo, on_failure, finally, notify."""
         run, ending = self.run, self.run.ending
         assert ending is not None
         if ending.phase == "undo":
@@ -72,7 +72,19 @@ class RunEnding(Progress):
                 self._running()
                 self._advance(Frame(None, FINALLY, run.plan.finally_, ("",)), None)
                 return
+        if ending.phase == FINALLY:
+            ending.phase = NOTIFY
+            steps = self._notifications()
+            if steps:
+                self._running()
+                self._advance(Frame(None, NOTIFY, steps, ("",)), None)
+                return
         self._finish(ending.state, ending.output, ending.error)
+
+    def _notifications(self) -> tuple[Step, ...]:
+        assert self.run.ending is not None
+        state = self.run.ending.state
+        return tuple(step for states, step in self.run.plan.notify if state in states)
 
     def _next_undo(self) -> StepRun | None:
         """Find the step that succeeded last and is not undone yet."""
@@ -96,7 +108,8 @@ class RunEnding(Progress):
                     return
             self._next_phase()
         else:
-            steps = run.plan.on_failure if ending.phase == ON_FAILURE else run.plan.finally_
+            plan = run.plan
+            steps = {ON_FAILURE: plan.on_failure, FINALLY: plan.finally_}.get(ending.phase) or self._notifications()
             self._resume_frame(Frame(None, ending.phase, steps, ("",)))
 
     def _run_frame_ended(self, frame: Frame, failure: Failure | None) -> None:

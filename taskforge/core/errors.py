@@ -113,6 +113,12 @@ class MethodNotAllowed(TaskForgeError):
     code, status, title = "METHOD_NOT_ALLOWED", 405, "Method not allowed"
 
 
+class RequestTimeout(TaskForgeError):
+    """The body took too long to arrive; nothing was done."""
+
+    code, status, title = "REQUEST_TIMEOUT", 408, "Request timeout"
+
+
 class UnsupportedMediaType(TaskForgeError):
     code, status, title = "UNSUPPORTED_MEDIA_TYPE", 415, "Unsupported media type"
 

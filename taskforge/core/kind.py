@@ -7,7 +7,7 @@ steps).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -18,6 +18,7 @@ from taskforge.core.model import JSON, AttemptFailure, Prepared
 from taskforge.core.problem import Pointer
 
 if TYPE_CHECKING:
+    from taskforge.core.config_errors import ConfigProblem
     from taskforge.core.progress import Progress
     from taskforge.core.snapshot import Frame, StepRun
 
@@ -44,8 +45,14 @@ class Kind:
     """Model of the config as written; fields that may hold `${{ }}` are `Templated[...]`. None: any JSON value."""
     summary: ClassVar[str] = ""
     """One line for the documentation and the editor's completion."""
+    conditions: ClassVar[tuple[str, ...]] = ()
+    """Those of `later` that are conditions: one whole expression, true or false."""
     optional: ClassVar[bool] = False
     """Whether the config may be left empty (`fail:`), which then stands for `{}`."""
+
+    def check(self, config: JSON) -> Sequence[ConfigProblem]:
+        """Return what is wrong in a document's config beyond what `Config` finds in its single fields."""
+        return ()
 
     def evaluated(self, config: JSON) -> JSON:
         """Return the part of the config whose expressions are evaluated when the step's turn comes."""
@@ -98,15 +105,36 @@ class AttemptContext(Protocol):
     @property
     def output_limit(self) -> int: ...
     @property
+    def workflow(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def generation(self) -> int: ...
+    @property
     def resources(self) -> Mapping[str, Any]:
         """Shared things that `app` made, by name: `http` is the pooled HTTP client."""
         ...
 
     def now(self) -> int: ...
 
+    async def start_child(self, workflow: str, input: JSON, *, wait: bool) -> str:
+        """Start a child run once for all attempts of the step, and return its id. With `wait`, its end sends the signal
+        `child_signal(path, generation)` to this run, and it is cancelled when this run ends. Raises ActionFailed."""
+        ...
+
+    async def set_state(self, key: str, value: JSON, expected: JSON, *, compare: bool) -> bool:
+        """Write to the workflow's state, once for all attempts of the step; False when `compare` finds another value
+        than `expected`."""
+        ...
+
     async def evaluate(self, name: str, dot: JSON) -> JSON:
         """Evaluate one of the templates named by `Kind.later`, with `dot` as `.`; raises ActionFailed."""
         ...
+
+
+def child_signal(path: str, generation: int) -> str:
+    """Return the name of the signal by which a child run tells its end; people cannot send it."""
+    return f"!child:{path}~{generation}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,15 +114,6 @@ class Block:
     name: str
     steps: tuple[Step, ...]
 
-    def all_steps(self) -> Iterator[Step]:
-        """Yield the steps of the block and of the blocks and handlers inside it."""
-        for step in self.steps:
-            yield step
-            for block in step.blocks:
-                yield from block.all_steps()
-            for handler in step.handlers.values():
-                yield from Block("", handler).all_steps()
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
@@ -155,6 +146,14 @@ class Step:
     position: tuple[int, int] = (1, 1)
 
 
+def inner_steps(step: Step) -> Iterator[Step]:
+    """Yield the steps of the blocks inside a step, at every depth."""
+    for block in step.blocks:
+        for inner in block.steps:
+            yield inner
+            yield from inner_steps(inner)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """A workflow version, ready to run."""
@@ -177,7 +176,9 @@ class Plan:
     concurrency: Concurrency | None = None
     max_queue_ms: int | None = None
     priority: int = 0
-    notify: tuple[Step, ...] = ()
+    notify: tuple[tuple[frozenset[str], Step], ...] = ()
+    """Messages as steps, each with the states of the run in which it is sent."""
+    has_children: bool = False
 
 
 @dataclass(frozen=True, slots=True)

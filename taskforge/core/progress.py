@@ -223,6 +223,9 @@ class Progress(Rows, ABC):
                 frame.position = position - 1
                 break
             at.parent = frame
+            if self._reopens and (at.state is StepState.CANCELLED or self.has_failed(at)):
+                # A retry. What is inside a block that has ended for good is not visited, and stays as it is.
+                self._reopen(at)
             if not at.ended:
                 self._resume_step(at)
                 return
@@ -251,6 +254,22 @@ class Progress(Rows, ABC):
             at.available_at, at.lost = self.now, True
             self._move(at, StepState.QUEUED, code="LOST")
             self._ready.append(at)
+
+    def _reopen(self, at: StepRun) -> None:
+        """Let an ended step run again in the new generation; a block keeps what it had begun."""
+        if not at.ended:
+            return
+        begun = at.data is not None and at.step.kind.role == "control"
+        at.generation = self.run.generation
+        at.attempts = at.failures = at.crashes = 0
+        at.output, at.error, at.finished_at, at.started_at, at.stage = None, None, None, None, None
+        at.lost = at.reserved = False
+        at.available_at = at.ready_at = self.now
+        self.run.live[at.path] = at
+        self._move(at, StepState.QUEUED, code="RETRY_ASKED", generation=at.generation)
+        if begun:
+            at.started_at, at.available_at = self.now, None
+            self._move(at, StepState.RUNNING)
 
     # ---- one step
 
@@ -303,7 +322,10 @@ class Progress(Rows, ABC):
         if outcome.failure is not None:
             self.fail(at, outcome.failure)
         elif outcome.ends_run:
-            self._texts[at.path] = dumps(outcome.output)
+            too_large = self._encode(at, outcome.output)
+            if too_large is not None:
+                self.fail(at, too_large)
+                return
             at.output = outcome.output
             self._end(at, StepState.SUCCEEDED)
             self.conclude(RunState.SUCCEEDED, outcome.output, None)

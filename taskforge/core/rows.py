@@ -31,8 +31,8 @@ class Ids(Protocol):
 class Context:
     """What is known from outside the run.
 
-    `slots`: attempts that may begin now. `prepare(run, step, name)` makes an evaluation in process, or returns None where
-    it needs the jq child; the empty name is the step's turn, and without a step it is an evaluation of the run itself.
+    `slots`: attempts that may begin now. `prepare(run, step, name)` makes an evaluation in process, or returns None
+    where it needs the jq child; the empty name is the step's turn; without a step it is one of the run itself.
     `reserve(key, limit, now)` gives the time at which a rate limit admits one more attempt, and what to store of it.
     """
 
@@ -59,6 +59,7 @@ class Rows:
         self.context = context
         self.now = context.now
         self._slots = context.slots
+        self._reopens = False
         self._ready: deque[StepRun] = deque()
         self._origin: dict[str, tuple[StepRun, str | None]] = {}
         self._texts: dict[str, str] = {}
@@ -133,7 +134,7 @@ class Rows:
             self._move_run(RunState.WAITING)
 
     def _look_around(self) -> tuple[list[int], bool, bool, bool]:
-        """Return the times at which something is due, and whether the run is active, only waits, or only lacks slots."""
+        """Return when something is due, and whether the run is active, only waits, or only lacks slots."""
         run = self.run
         active = run.preparing is not None
         waiting = needs_slot = bool(run.live)

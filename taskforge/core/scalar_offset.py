@@ -32,8 +32,8 @@ def source_offset(text: str, node: Node, offset: int) -> int:
         # Raw blanks of the source (folded, indentation) and raw blanks of the value need not match one to one:
         # both sides skip to the next visible character, which do match one to one.
         gap = at
-        while at < end and text[at] in _BLANK:
-            at += 1
+        while at < end and (text[at] in _BLANK or (node.style == '"' and text.startswith("\\\n", at))):
+            at += 1 if text[at] in _BLANK else 2
         escape = _blank_escape(text, at) if node.style == '"' and at < end else None
         gap_index = index
         while index < len(value) and value[index] in _BLANK and not (escape and value[index] == escape):

@@ -156,6 +156,8 @@ class StepRun:
     """The last attempt was LOST, so that its outcome is unknown."""
     scope: tuple[str, ...] | None = None
     """Prefixes that a further evaluation (`until`) sees, where they are not those of the step."""
+    preparing_retry: bool = False
+    """`retry.when` is evaluated: `$error` is the step's own."""
     reserved: bool = False
     """The rate limit has given this attempt its time."""
 
@@ -246,10 +248,11 @@ class Changes:
 
     For the store: `run` (guarded by `revision`), `steps`, `leases`, `ends`, `dead_letters`, `dead_letters_to`,
     `signals` (kept) and `signals_taken`, `told_child`, `claim`, `rates` (key → time, of rate limits), `journal`,
-    `counts` (kind, state → difference, for the statistics). For the driver: `starts` (steps whose new
-    attempt begins), `aborts` (tokens of attempts to stop), `needs` ((path, name) of
-    evaluations that need the jq child; the empty path is the run itself), `wake_at` (when to decide again while the run stays in memory), `starved` (a step is due
-    that found no free slot).
+    `counts` (kind, state → difference, for the statistics).
+
+    For the driver: `starts` (steps whose new attempt begins), `aborts` (tokens of attempts to stop), `needs` ((path,
+    name) of evaluations for the jq child; the empty path is the run itself), `wake_at` (when to decide again while the
+    run stays in memory), `starved` (a step is due that found no free slot).
     """
 
     key: int

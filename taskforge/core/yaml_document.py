@@ -172,8 +172,8 @@ class _Builder:
         end = properties.end() if properties else start
         if event.ctag is not None:
             tag = _TAG.search(self.text, start, end)
-            shown = quoted(tag[0]) if tag else "here"
-            message = f"the tag {shown} is not accepted: values have JSON's types only"
+            shown = f"the tag {quoted(tag[0])}" if tag else "a tag"
+            message = f"{shown} is not accepted: values have JSON's types only"
             self.findings.add(self.pointer, start, message, "remove the tag; put the value in quotes if it is text")
         return min(end, max(event.end_mark.index, start)) if isinstance(event, ScalarEvent) else end
 

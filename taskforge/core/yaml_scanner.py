@@ -144,9 +144,16 @@ class TextScanner(Scanner):
 
     def check_token(self, *choices: Any) -> bool:
         queue = self.tokens
-        while self.need_more_tokens():
-            self.fetch_more_tokens()
+        if self.possible_simple_keys or not queue:
+            while self.need_more_tokens():
+                self.fetch_more_tokens()
         return bool(queue) and (not choices or isinstance(queue[0], choices))
+
+    def get_token(self) -> Any:
+        if not self.check_token():
+            return None
+        self.tokens_taken += 1
+        return self.tokens.pop(0)
 
     def need_more_tokens(self) -> bool:
         if self.done:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = get_logger("driver")
 
-_ENDS = (ev.AttemptSucceeded, ev.AttemptFailed, ev.AttemptReleased)
+_ENDS = (ev.AttemptSucceeded, ev.AttemptSuspended, ev.AttemptFailed, ev.AttemptReleased)
 _PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Pauses between tries to store an outcome while the store cannot take it (a full disk); the last one repeats."""
 
@@ -198,7 +198,8 @@ class Driver:
             lease_ms=drivers.lease_ms,
             output_limit=executor.output_limit,
             prepare=drivers.expressions.prepare,
-            prepare_output=drivers.expressions.prepare_output,
+            reserve=drivers.rates.reserve,
+            foreach_limit=drivers.foreach_limit,
         )
         changes = decide(self.run, events, context)
         executor.in_flight += len(changes.starts)
@@ -253,32 +254,30 @@ class Driver:
             drivers.executor.abort(token)
         for at in changes.starts:
             drivers.executor.start(self, at)
-        for path in changes.needs:
-            self._prepare(path)
+        for path, name in changes.needs:
+            self._prepare(path, name)
         if changes.starved and run.owner is not None:
             drivers.executor.wait_for_slot(self)
         self._set_timer(changes)
         drivers.moved(self, changes)
         drivers.executor.offer()
 
-    def _prepare(self, path: str) -> None:
+    def _prepare(self, path: str, name: str) -> None:
         """Evaluate in process what only lacked the run's number, else ask the jq child."""
         run = self.run
-        at = run.steps[path] if path else None
-        expressions = self._drivers.expressions
-        prepared = expressions.prepare_output(run) if at is None else expressions.prepare(run, at)
+        prepared = self._drivers.expressions.prepare(run, run.steps[path] if path else None, name)
         if prepared is not None:
-            self.post(ev.StepPrepared(path, prepared))
+            self.post(ev.StepPrepared(path, prepared, name))
             return
-        task = self._drivers.spawn(self._prepare_in_child(path, self._epoch))
+        task = self._drivers.spawn(self._prepare_in_child(path, name, self._epoch))
         self._preparing.add(task)
         task.add_done_callback(self._preparing.discard)
 
-    async def _prepare_in_child(self, path: str, epoch: int) -> None:
+    async def _prepare_in_child(self, path: str, name: str, epoch: int) -> None:
         at = self.run.steps[path] if path else None
-        prepared: Prepared = await self._drivers.expressions.prepare_in_child(self.run, at)
+        prepared: Prepared = await self._drivers.expressions.prepare_in_child(self.run, at, name)
         if self.is_open and epoch == self._epoch:
-            self.post(ev.StepPrepared(path, prepared))
+            self.post(ev.StepPrepared(path, prepared, name))
 
     def _set_timer(self, changes: Changes) -> None:
         if self._timer is not None:

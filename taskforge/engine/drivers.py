@@ -14,6 +14,7 @@ from taskforge.engine.evaluation import Expressions
 from taskforge.engine.executor import NOBODY, Executor
 from taskforge.engine.loading import to_snapshot
 from taskforge.engine.plans import Plans
+from taskforge.engine.rates import Rates
 from taskforge.store.protocol import RunRows, Store
 
 
@@ -30,6 +31,7 @@ class Drivers:
         plans: Plans,
         node: str,
         lease_ms: int,
+        foreach_limit: int = 10_000,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -38,6 +40,8 @@ class Drivers:
         self.plans = plans
         self.node = node
         self.lease_ms = lease_ms
+        self.rates = Rates()
+        self.foreach_limit = foreach_limit
         self.giving_up = False
         self.on_due: Callable[[int], None] = lambda due_at: None
         self.on_change: Callable[[RunSnapshot, Changes], None] = lambda run, changes: None
@@ -96,8 +100,9 @@ class Drivers:
     def moved(self, driver: Driver, changes: Changes) -> None:
         """A decision is stored."""
         run = driver.run
-        if self.executor.alone == run.key and not run.suspect:
+        if self.executor.alone == run.key and (run.ended or not run.suspect):
             self.executor.alone = NOBODY
+            self.on_due(self.clock.now())
         if run.owner is None and run.due_at is not None:
             if changes.starved:
                 self.executor.backlog = True

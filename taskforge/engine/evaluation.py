@@ -13,6 +13,7 @@ from taskforge.core.clock import to_rfc3339
 from taskforge.core.errors import Failure
 from taskforge.core.model import JSON, SKIPPED, Evaluation, Name, Prepared, Template
 from taskforge.core.snapshot import RunSnapshot, StepRun
+from taskforge.core.states import StepState
 from taskforge.expressions.compiled import TooBig, compile_single
 from taskforge.expressions.errors import EvaluationFailed
 from taskforge.expressions.evaluator import Batch, Evaluator, Program, condition, single
@@ -50,19 +51,14 @@ class Expressions:
         self._evaluator = evaluator
         self.values = values or Values()
 
-    def prepare(self, run: RunSnapshot, at: StepRun) -> Prepared | None:
-        """Return the evaluated step, or None where the jq child or the run's number is needed."""
-        return self._inline(run, at, at.step.evaluation)
+    def prepare(self, run: RunSnapshot, at: StepRun | None, name: str) -> Prepared | None:
+        """Make an evaluation of a step (the empty name: its turn) or, without one, of the run. None where the jq child
+        or the run's number is needed."""
+        return self._inline(run, at, _evaluation(run, at, name))
 
-    def prepare_output(self, run: RunSnapshot) -> Prepared | None:
-        """The same for the run's output."""
-        assert run.plan.output is not None
-        return self._inline(run, None, run.plan.output)
-
-    async def prepare_in_child(self, run: RunSnapshot, at: StepRun | None) -> Prepared:
-        """Evaluate a step (or, with None, the run's output) in the jq child."""
-        evaluation = at.step.evaluation if at is not None else run.plan.output
-        assert evaluation is not None
+    async def prepare_in_child(self, run: RunSnapshot, at: StepRun | None, name: str) -> Prepared:
+        """The same in the jq child."""
+        evaluation = _evaluation(run, at, name)
         compiled = _compile(evaluation)
         try:
             variables = self._variables(run, at, compiled.names)
@@ -179,6 +175,18 @@ class Expressions:
     def _now(self, found: dict[str, JSON], run: RunSnapshot, at: StepRun | None, name: str | None) -> None:
         found["now"] = to_rfc3339(at.ready_at if at is not None else run.started_at or run.created_at)
 
+    def _item(self, found: dict[str, JSON], run: RunSnapshot, at: StepRun | None, name: str | None) -> None:
+        innermost = _loop(run, at, with_items=False)
+        with_items = _loop(run, at, with_items=True)
+        found["item"] = None if with_items is None else with_items[0]
+        found["index"] = None if innermost is None else innermost[1]
+
+    def _error(self, found: dict[str, JSON], run: RunSnapshot, at: StepRun | None, name: str | None) -> None:
+        failure = _caught(run, at)
+        found["error"] = None
+        if failure is not None:
+            found["error"] = {"step": failure.step, "attempt": failure.attempt, **failure.to_json()}
+
     def _vars(self, found: dict[str, JSON], run: RunSnapshot, at: StepRun | None, name: str | None) -> None:
         found["vars"] = _chosen(found.get("vars"), self.values.vars, "vars", name)
 
@@ -187,6 +195,9 @@ class Expressions:
 
 
 _SPECIAL = {
+    "item": Expressions._item,
+    "index": Expressions._item,
+    "error": Expressions._error,
     "run": Expressions._run,
     "steps": Expressions._steps,
     "trigger": Expressions._trigger,
@@ -196,12 +207,48 @@ _SPECIAL = {
 }
 
 
+def _evaluation(run: RunSnapshot, at: StepRun | None, name: str) -> Evaluation:
+    if at is None:
+        return run.plan.evaluations[name]
+    return at.step.evaluations[name] if name else at.step.evaluation
+
+
+def _loop(run: RunSnapshot, at: StepRun | None, *, with_items: bool) -> tuple[JSON, int] | None:
+    """Find the item and index of the innermost loop around a step; with `with_items`, of the innermost `foreach`."""
+    for prefix in reversed(_prefixes(at)):
+        if prefix:
+            path, _, index = prefix[:-2].rpartition("[")
+            loop = run.steps[path]
+            items = loop.data.get("items") if isinstance(loop.data, dict) else None
+            if items is not None:
+                return items[int(index)], int(index)
+            if not with_items:
+                return None, int(index)
+    return None
+
+
+def _prefixes(at: StepRun | None) -> tuple[str, ...]:
+    return ("",) if at is None else at.scope or at.prefixes
+
+
+def _caught(run: RunSnapshot, at: StepRun | None) -> Failure | None:
+    """Find the failure that the nearest handler around a step handles: a step's, or the run's."""
+    if at is not None and at.state is StepState.QUEUED and at.preparing_retry:
+        return at.error
+    frame = None if at is None else at.parent
+    while frame is not None and frame.owner is not None:
+        if frame.name.startswith("!") and frame.owner.error is not None:
+            return frame.owner.error
+        frame = frame.owner.parent
+    return None if run.ending is None else run.ending.error
+
+
 def _visible(run: RunSnapshot, at: StepRun | None, id: str) -> StepRun | None:
     """Find the step run that `$<id>` means where `at` stands: the one inside the same items of the same loops."""
     step = run.plan.index.get(id)
     if step is None:
         return None
-    prefixes = ("",) if at is None else at.prefixes
+    prefixes = _prefixes(at)
     depth = len(step.loops)
     return run.steps.get(prefixes[depth] + id) if depth < len(prefixes) else None
 

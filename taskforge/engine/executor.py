@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from taskforge.core import events as ev
 from taskforge.core.clock import Clock
 from taskforge.core.errors import Failure
-from taskforge.core.kind import ActionFailed, ActionKind
+from taskforge.core.kind import ActionFailed, ActionKind, Suspended
 from taskforge.core.model import JSON, AttemptFailure
 from taskforge.core.snapshot import StepRun
 from taskforge.engine.evaluation import Expressions
@@ -82,6 +82,8 @@ class Executor:
         self._limit = limit
         self._default_timeout_ms = default_timeout_ms
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._settling: set[str] = set()
+        """Attempts whose outcome is being stored: too late to stop them."""
         self._starved: deque[Driver] = deque()
 
     def slots_for(self, key: int, *, new: bool = False) -> int:
@@ -106,6 +108,10 @@ class Executor:
 
     def offer(self) -> None:
         """Hand free slots to whom waits for one."""
+        if self.alone is not None:
+            if self.in_flight == 0:
+                self.on_free()
+            return
         free = self.free
         while free > 0 and self._starved:
             driver = self._starved.popleft()
@@ -114,9 +120,6 @@ class Executor:
                 free -= 1
         if free > 0:
             self.on_free()
-
-    def holds(self, token: str) -> bool:
-        return token in self._tasks
 
     def start(self, driver: Driver, at: StepRun) -> None:
         """Begin the leased attempt of `at`. Its slot was taken by the decision."""
@@ -128,7 +131,7 @@ class Executor:
     def abort(self, token: str) -> None:
         """Stop an attempt whose outcome no longer matters."""
         task = self._tasks.get(token)
-        if task is not None:
+        if task is not None and token not in self._settling:
             task.cancel()
 
     async def stop(self, grace_s: float) -> None:
@@ -137,24 +140,30 @@ class Executor:
         if self._tasks:
             await asyncio.wait(list(self._tasks.values()), timeout=grace_s)
         rest = list(self._tasks.values())
-        for task in rest:
-            task.cancel("release")
+        for token, task in self._tasks.items():
+            if token not in self._settling:
+                task.cancel("release")
         if rest:
             await asyncio.wait(rest, timeout=5)
 
     async def _carry_out(self, driver: Driver, at: StepRun, token: str, value: JSON) -> None:
-        event: ev.Event | None
         try:
-            event = await self._attempt(driver, at, token, value)
-        except asyncio.CancelledError as error:
-            # Aborted: a decision has ended the attempt already. Released: we are shutting down.
-            event = ev.AttemptReleased(at.path, token) if error.args == ("release",) else None
+            event = await self._outcome(driver, at, token, value)
+            self._settling.add(token)
+            if event is None:
+                self.give_back()
+            else:
+                await driver.settle(event)
         finally:
+            self._settling.discard(token)
             self._tasks.pop(token, None)
-        if event is None:
-            self.give_back()
-        else:
-            await driver.settle(event)
+
+    async def _outcome(self, driver: Driver, at: StepRun, token: str, value: JSON) -> ev.Event | None:
+        try:
+            return await self._attempt(driver, at, token, value)
+        except asyncio.CancelledError as error:
+            # Released: we are shutting down. Else aborted: a decision has ended the attempt already.
+            return ev.AttemptReleased(at.path, token) if error.args == ("release",) else None
 
     async def _attempt(self, driver: Driver, at: StepRun, token: str, value: JSON) -> ev.Event:
         kind = at.step.kind
@@ -166,6 +175,8 @@ class Executor:
         try:
             async with asyncio.timeout(limit / 1000) as scope:
                 output = await kind.run(value, context)
+            if isinstance(output, Suspended):
+                return ev.AttemptSuspended(at.path, token, output)
             return ev.AttemptSucceeded(at.path, token, output)
         except ActionFailed as error:
             return ev.AttemptFailed(at.path, token, error.result)

@@ -7,7 +7,7 @@ import re
 from taskforge.core.errors import Failure
 from taskforge.core.jsontext import loads
 from taskforge.core.model import JSON, Plan
-from taskforge.core.snapshot import Attempt, RunSnapshot, StepRecord, StepRun
+from taskforge.core.snapshot import Attempt, Ending, RunSnapshot, StepRecord, StepRun
 from taskforge.core.states import STEP_TERMINAL, AttemptState, RunState, StepState
 from taskforge.store.protocol import RunRows
 
@@ -39,6 +39,13 @@ def to_snapshot(rows: RunRows, plan: Plan) -> RunSnapshot:
         finished_at=record.finished_at,
         priority=row.priority,
         start_at=row.start_at,
+        ending=_ending(record.ending),
+        place=record.place,
+        placed=bool(record.placed),
+        undone=bool(record.undone),
+        needs_slot=bool(record.needs_slot),
+        parent=_value(row.parent),
+        signals=list(rows.signals),
     )
     for step in rows.steps:
         at = _step_run(run, step)
@@ -46,11 +53,14 @@ def to_snapshot(rows: RunRows, plan: Plan) -> RunSnapshot:
         if at.state not in STEP_TERMINAL:
             run.live[at.path] = at
     for attempt in rows.attempts:
+        begun = attempt.record
+        holder = run.steps.get(begun.path)
+        if holder is None or holder.generation != begun.generation or holder.attempts != begun.number:
+            continue
         if attempt.state == AttemptState.RUNNING:
-            begun = attempt.record
-            holder = run.steps.get(begun.path)
-            if holder is not None and holder.generation == begun.generation:
-                holder.attempt = Attempt(begun.id, begun.number, begun.started_at)
+            holder.attempt = Attempt(begun.id, begun.number, begun.started_at)
+        else:
+            holder.lost = attempt.state == AttemptState.LOST
     return run
 
 
@@ -77,7 +87,16 @@ def _step_run(run: RunSnapshot, record: StepRecord) -> StepRun:
         available_at=record.available_at,
         started_at=record.started_at,
         finished_at=record.finished_at,
+        stage=record.stage,
     )
+
+
+def _ending(text: str | None) -> Ending | None:
+    if text is None:
+        return None
+    value = loads(text)
+    error = None if value["error"] is None else Failure.from_json(value["error"])
+    return Ending(RunState(value["state"]), value["output"], error, value["phase"])
 
 
 def _value(text: str | None) -> JSON:

@@ -277,6 +277,21 @@ class Service:
         driver.forget(changes)
         if isinstance(error, NotFound | WorkflowDisabled):
             self._workflows.pop(workflow, None)
+        elif isinstance(error, asyncio.CancelledError):
+            # Whoever asked has gone away, but the run may be stored all the same, and then it is ours to drive.
+            self._drivers.spawn(self._take_over(driver.run.id))
+
+    async def _take_over(self, run_id: str) -> None:
+        try:
+            await self._store.ping()
+            row = await self._store.get_run(run_id)
+        except (NotFound, Unavailable):
+            return
+        if row.record.owner is not None:
+            driver = await self._drivers.obtain(row.key)
+            driver.post(ev.TakenUp())
+        elif row.record.due_at is not None:
+            self._drivers.on_due(row.record.due_at)
 
     # ---- runs
 
@@ -350,6 +365,10 @@ class Service:
         key = None if ref is None else (await self._store.get_run(ref)).key
         return await self._store.list_journal(key, after, limit)
 
+    async def last_journal_id(self) -> int:
+        """The newest decision's id; 0 when there is none."""
+        return await self._store.last_journal_id()
+
     # ---- dead letters
 
     async def list_dead_letters(self, state: str | None, cursor: str | None, limit: int) -> list[DeadLetterRow]:
@@ -395,8 +414,10 @@ class Service:
         try:
             async with asyncio.timeout(2):
                 await self._store.ping()
-        except (TimeoutError, Unavailable) as error:
-            return f"the store does not answer: {error or 'no answer within 2 s'}"
+        except TimeoutError:
+            return "the store has not answered for 2 s"
+        except Unavailable as error:
+            return f"the store does not answer: {error.message}"
         return self._timers.stuck()
 
     @property

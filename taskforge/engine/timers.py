@@ -20,6 +20,10 @@ from taskforge.store.protocol import Store
 
 log = get_logger("timers")
 
+SUSPECT_PAUSE_S = 5.0
+"""How long the server must have lived before suspects are taken up alone: the others go on first, and deaths in quick
+succession, which have another cause, convict nobody."""
+
 _BATCH = 64
 _PRUNE_S = 3600
 _PRUNE_BATCH = 200
@@ -49,6 +53,7 @@ class Timers:
         self._poll_s = poll_s
         self._keep_runs_ms = keep_runs_ms
         self._wake = asyncio.Event()
+        self._suspects_at: float | None = None
         self._next_due: int | None = None
         self._loop: asyncio.Task[None] | None = None
         self._scheduler = AsyncIOScheduler(timezone="UTC")
@@ -63,7 +68,7 @@ class Timers:
             rescued = await self._store.rescue_leases(dead, self._clock.now(), keep=self._node)
             log.info("runs_rescued", runs=rescued.runs, attempts=rescued.attempts)
         if await self._store.next_due(suspects=True) is not None:
-            self._executor.alone = NOBODY
+            self._suspects_at = self._clock.monotonic() + SUSPECT_PAUSE_S
         self._drivers.on_due = self._note_due
         self._executor.on_free = self._slot_is_free
         self.turned_at = self._clock.monotonic()
@@ -115,13 +120,15 @@ class Timers:
             self._wake.set()
 
     def _slot_is_free(self) -> None:
-        if self._executor.backlog:
+        if self._executor.backlog or self._executor.alone is not None:
             self._wake.set()
 
     async def _keep_time(self) -> None:
         while True:
             self.turned_at = self._clock.monotonic()
             self._wake.clear()
+            if self._suspects_at is not None and self._clock.monotonic() >= self._suspects_at:
+                self._suspects_at, self._executor.alone = None, NOBODY
             try:
                 if self._executor.alone is not None:
                     await self._take_suspect()
@@ -137,6 +144,8 @@ class Timers:
         pause = self._poll_s
         if self._next_due is not None and not (self._executor.free <= 0 and self._next_due <= self._clock.now()):
             pause = min(pause, max(0.0, (self._next_due - self._clock.now()) / 1000))
+        if self._suspects_at is not None:
+            pause = min(pause, max(0.0, self._suspects_at - self._clock.monotonic()))
         if pause > 0:
             try:
                 async with asyncio.timeout(pause):

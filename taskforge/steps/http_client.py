@@ -51,7 +51,11 @@ _LARGE_BODY: Final = 1_048_576
 
 
 class _Dropped(Exception):
-    """Carries an error past aiohttp's own repetition. The error is the cause."""
+    """Carries an error past aiohttp's own repetition."""
+
+    def __init__(self, error: aiohttp.ClientError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 async def _send_once(
@@ -63,7 +67,7 @@ async def _send_once(
     except aiohttp.ClientConnectorError:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise _Dropped from error
+        raise _Dropped(error) from None
 
 
 class HttpClient:
@@ -202,10 +206,11 @@ async def _send(
         raw = await session.request(
             hop.method, hop.url, headers=hop.headers, data=data, allow_redirects=False, timeout=timeout
         )
+    # `from None`: aiohttp's errors would carry the request's headers into tracebacks.
     except _Dropped as dropped:
-        raise _failure(dropped.__cause__ or dropped, hop, flight) from None
+        raise failure_of(dropped.error, hop.where, flight) from None
     except (aiohttp.ClientError, OSError) as error:
-        raise _failure(error, hop, flight) from None
+        raise failure_of(error, hop.where, flight) from None
     if raw.status == 101:
         raw.close()
         raise HttpFailure(
@@ -220,12 +225,7 @@ async def _read(
     try:
         return await read_body(raw, headers, max_bytes, hop.where)
     except (aiohttp.ClientError, OSError) as error:
-        raise _failure(error, hop, flight) from None
-
-
-def _failure(error: BaseException, hop: Hop, flight: Flight) -> BaseException:
-    """What to raise for `error`, `from None`: aiohttp's errors carry the request's headers into tracebacks."""
-    return failure_of(error, hop.where, flight) or error
+        raise failure_of(error, hop.where, flight) from None
 
 
 def _too_many(hop: Hop, limit: int, hops: int) -> HttpFailure:

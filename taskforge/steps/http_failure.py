@@ -67,8 +67,8 @@ def refused(code: str, message: str) -> HttpFailure:
     return HttpFailure(code, message, sent=False)
 
 
-def failure_of(error: BaseException, where: str, flight: Flight) -> HttpFailure | None:
-    """Map an error of aiohttp onto a failure; None for one that is no fault of the network.
+def failure_of(error: aiohttp.ClientError | OSError, where: str, flight: Flight) -> HttpFailure:
+    """Map an error of aiohttp or the system onto a failure.
 
     `where` is `scheme://host:port` of the hop, for the message: paths and queries may hold secrets.
     """
@@ -78,12 +78,10 @@ def failure_of(error: BaseException, where: str, flight: Flight) -> HttpFailure 
     if denied is not None:
         return HttpFailure("EGRESS_DENIED", f"{where} is closed to steps: {denied}", sent=flight.answered)
     code, said = _code_of(error)
-    if code is None:
-        return None
     return HttpFailure(code, f"{where}: {said}", sent=flight.sent, detail=_detail_of(error))
 
 
-def _code_of(error: BaseException) -> tuple[str | None, str]:
+def _code_of(error: aiohttp.ClientError | OSError) -> tuple[str, str]:
     match error:
         case aiohttp.ClientConnectorDNSError():
             return "DNS_FAILED", _dns_text(error.os_error)
@@ -103,16 +101,18 @@ def _code_of(error: BaseException) -> tuple[str | None, str]:
             return _tls_code(error)
         case aiohttp.ClientOSError() if isinstance(error.__cause__, ssl.SSLError):
             return _tls_code(error.__cause__)
-        case aiohttp.ClientConnectionError() | ConnectionError():
+        case aiohttp.ClientConnectionError() | OSError():
             return "CONNECTION_RESET", "the connection broke before the answer was complete"
         case _:
-            return None, ""
+            return "BAD_RESPONSE", f"the answer cannot be read ({type(error).__name__})"
 
 
 def _connect_code(error: OSError) -> tuple[str, str]:
     if isinstance(error, ssl.SSLError):
         return _tls_code(error)
-    code = _CONNECT_CODES.get(error.errno or 0, "CONNECT_FAILED")
+    # A handshake that the peer ends raises a ConnectionResetError without a number.
+    reset = isinstance(error, ConnectionError) and error.errno is None
+    code = "CONNECTION_RESET" if reset else _CONNECT_CODES.get(error.errno or 0, "CONNECT_FAILED")
     if code == "CONNECT_REFUSED":
         return code, "the connection was refused; is the server running and the port right?"
     if code == "CONNECTION_RESET":

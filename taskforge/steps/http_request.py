@@ -139,7 +139,7 @@ def _parsed(text: str, base: URL | None) -> URL | str:
         return "the URL has a backslash in it; write / or %5C"
     try:
         url = URL(text, encoded=_AS_WRITTEN.fullmatch(text) is not None)
-        if base is not None:
+        if base is not None and not url.scheme:
             url = base.join(url)
         host, port = url.raw_host, url.port
     except ValueError:

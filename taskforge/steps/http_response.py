@@ -22,7 +22,10 @@ _PIECE: Final = 262_144
 _MAX_MEMBERS: Final = 1_000
 _CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
 _UNREADABLE_CODINGS: Final = frozenset({"br", "compress", "x-compress", "dcb", "dcz", "zstd"})
-_UTF8: Final = (None, "utf-8", "utf8", "us-ascii", "ascii")
+_CHARSETS: Final = re.compile(
+    r"utf-?8|utf-?(?:16|32)(?:-?[lb]e)?|(?:us-)?ascii|iso-?8859-?[0-9]{1,2}|latin-?[0-9]{1,2}|(?:windows|cp)-?125[0-8]|"
+    r"koi8-[ru]|macintosh|(?:ibm|cp)-?866|gbk|gb2312|gb18030|big5|euc-(?:jp|kr)|iso-2022-jp|shift_?jis|tis-620"
+)
 _SECONDS: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 
 
@@ -205,7 +208,7 @@ def parse_body(response: Response) -> JSON:
     if kind == "application/json" or kind.endswith("+json"):
         return _parse_json(body, charset) if body.strip() else None
     if kind.startswith("text/") or kind.endswith("+xml") or kind in _TEXT_TYPES:
-        return _decode(body, charset or "utf-8")
+        return _decode(body, charset)
     if not kind:
         if not body:
             return None
@@ -246,16 +249,20 @@ def _content_type(header: str) -> tuple[str, str | None]:
     return kind.strip().lower(), charset
 
 
-def _decode(body: bytes, charset: str) -> str:
-    """Decode with the named charset, UTF-8 where there is none of that name. Never gives a lone surrogate."""
+def _decode(body: bytes, charset: str | None) -> str:
+    """Decode with the named charset, as UTF-8 where there is none of that name. Never gives a lone surrogate."""
+    text = body.decode(_codec(charset), "replace")
+    return text if text.isascii() else replace_lone_surrogates(text).removeprefix("\ufeff")
+
+
+def _codec(charset: str | None) -> str:
+    """The codec for a charset. Python has more of them than the web; some are slow, some are no charsets."""
+    if charset is None or _CHARSETS.fullmatch(charset) is None:
+        return "utf-8"
     try:
-        info = codecs.lookup(charset)
-        if not info._is_text_encoding or info.name in ("idna", "punycode", "unicode_escape", "raw_unicode_escape"):
-            raise LookupError(charset)
-        text = body.decode("utf-8-sig" if info.name == "utf-8" else charset, "replace")
-    except (LookupError, UnicodeError, ValueError):
-        text = body.decode("utf-8-sig", "replace")
-    return text if text.isascii() else replace_lone_surrogates(text)
+        return codecs.lookup(charset).name
+    except LookupError:
+        return "utf-8"
 
 
 def _plain_text(body: bytes) -> str | None:
@@ -267,22 +274,17 @@ def _plain_text(body: bytes) -> str | None:
 
 
 def _parse_json(body: bytes, charset: str | None) -> JSON:
+    codec = _codec(charset)
     try:
-        return loads(body.removeprefix(codecs.BOM_UTF8) if charset in _UTF8 else _decode_strictly(body, charset))
+        if codec == "utf-8":
+            return loads(body.removeprefix(codecs.BOM_UTF8))
+        return loads(body.decode(codec).removeprefix("\ufeff"))
     except (JsonError, UnicodeError) as error:
         raise HttpFailure(
             "INVALID_BODY",
             f"the answer says that it is JSON, but its body cannot be read as JSON: {error}",
             sent=True,
         ) from None
-
-
-def _decode_strictly(body: bytes, charset: str | None) -> str | bytes:
-    """A body in another charset as text; as it is where there is no charset of that name."""
-    try:
-        return body.decode(charset or "utf-8").removeprefix("\ufeff")
-    except LookupError:
-        return body
 
 
 def retry_after_ms(headers: Mapping[str, str], now_ms: int, cap_ms: int) -> int | None:

@@ -2,18 +2,19 @@
 
 Every write verb is one short transaction: durable (fsync) when the call returns, or nothing has changed. A verb that is
 refused raises an error of `core.errors` and leaves no trace. `apply` verbs take `Changes` from `core.decide` and are
-guarded by the run's revision and, for attempts, by the lease token: `LeaseLost` when either has moved.
+guarded by the run's revision and, for attempts, by the lease token: `LeaseLost` when either has moved. Every applied
+decision counts the revision up by one; a run that was just started has `changes.revision + 1`, that is 1.
 
 JSON columns come and go as text; times are milliseconds UTC.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
-from taskforge.core.snapshot import AttemptRecord, Changes, RunRecord, StepRecord
+from taskforge.core.snapshot import AttemptRecord, Changes, RunRecord, SignalRecord, StepRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,10 @@ class NewRun:
     request_hash: str | None = None
     lineage: str | None = None
     """The id of the run that this one replays."""
+    parent: str | None = None
+    """JSON text of `{"key", "run", "path", "signal"?, "depth", "places"}`: the step that started this child run. With
+    `signal` the parent waits, and is told of the end."""
+    parent_key: int | None = None
 
 
 class StartedRun(NamedTuple):
@@ -89,6 +94,7 @@ class RunRow(NamedTuple):
     start_at: int | None
     revision: int
     lineage: str | None
+    parent: str | None
     record: RunRecord
 
 
@@ -100,11 +106,12 @@ class AttemptRow(NamedTuple):
 
 
 class RunRows(NamedTuple):
-    """All rows of one run. `attempts` of all generations, oldest first."""
+    """All rows of one run. `attempts` of all generations, oldest first; `signals` that were sent and not taken."""
 
     run: RunRow
     steps: list[StepRecord]
     attempts: list[AttemptRow]
+    signals: list[SignalRecord] = []  # noqa: RUF012 - read only
 
 
 class JournalRow(NamedTuple):
@@ -177,7 +184,13 @@ class Stats:
 class Store(Protocol):
     """One database. Methods may be called from one event loop; they never hold a transaction across an await."""
 
-    async def close(self) -> None: ...
+    on_failure: Callable[[BaseException], None]
+    """Called once, on the event loop, when nothing can be acknowledged any more: a sync failed, the file is damaged,
+    the writer ended. Every later write raises Unavailable; the process has to end with an exit code ≠ 0."""
+
+    async def close(self) -> None:
+        """Commit what is queued, then end."""
+        ...
 
     # ---- definitions
 
@@ -214,8 +227,9 @@ class Store(Protocol):
 
     async def start_run(self, new: NewRun, changes: Changes) -> StartedRun:
         """Store a run with its first steps and journal, and give it its number. With an idempotency key that this
-        workflow had before: nothing is stored; the first run is returned (`created` False), or IdempotencyMismatch when
-        `request_hash` differs. Raises NotFound for an unknown or deleted workflow, WorkflowDisabled."""
+        workflow had in the last 7 days: nothing is stored; the first run is returned (`created` False), or
+        IdempotencyMismatch when `request_hash` differs. Raises NotFound for an unknown or deleted workflow,
+        WorkflowDisabled."""
         ...
 
     async def start_runs(self, runs: Sequence[tuple[NewRun, Changes]]) -> list[StartedRun]:
@@ -238,14 +252,22 @@ class Store(Protocol):
         """Apply a cancellation. Raises LeaseLost."""
         ...
 
+    async def send_signal(self, changes: Changes) -> None:
+        """Apply a decision about a signal: it is kept, or taken at once. With `told_child`, that child run's end counts
+        as told. Raises LeaseLost."""
+        ...
+
     async def retry_run(self, changes: Changes) -> None:
         """Apply a person's retry: a new generation. Closes the run's open dead letters as RETRIED. Raises LeaseLost."""
         ...
 
     # ---- runs: ownership and leases
 
-    async def lease_steps(self, owner: str, now: int, limit: int, *, suspects: bool = False) -> list[RunRows]:
-        """Take at most `limit` runs that nobody holds and in which something is due (`due_at` ≤ now), by priority and
+    async def lease_steps(
+        self, owner: str, now: int, limit: int, *, suspects: bool = False, slots: bool = True, held: Sequence[str] = ()
+    ) -> list[RunRows]:
+        """Without `slots`, only runs that need none (`needs_slot` = 0) are taken; runs of workflows in `held` never are.
+        Take at most `limit` runs that nobody holds and in which something is due (`due_at` ≤ now), by priority and
         then by time: `owner` is set, `due_at` cleared, the revision counted up. Runs with `suspect` > 0 are returned
         only with `suspects`, and then only those."""
         ...
@@ -269,8 +291,24 @@ class Store(Protocol):
         (`core.decide`). Runs of a dead owner without an attempt are freed as well."""
         ...
 
-    async def next_due(self, *, suspects: bool = False) -> int | None:
-        """The earliest `due_at` of all runs that nobody holds, or None."""
+    async def next_due(self, *, suspects: bool = False, slots: bool = True, held: Sequence[str] = ()) -> int | None:
+        """With the same choice as `lease_steps`. The earliest `due_at` of all runs that nobody holds, or None."""
+        ...
+
+    async def list_children(self, key: int) -> list[int]:
+        """The keys of child runs that this run waits for and that have not ended."""
+        ...
+
+    async def list_untold_children(self, limit: int) -> list[int]:
+        """The keys of child runs that have ended and whose waiting parent has not been told (after a crash)."""
+        ...
+
+    async def list_orphans(self, limit: int) -> list[int]:
+        """The keys of waited-for child runs that go on although their parent has ended (after a crash)."""
+        ...
+
+    async def list_rates(self) -> dict[str, int]:
+        """The state of all rate limits: key → time in milliseconds."""
         ...
 
     async def load_run(self, key: int) -> RunRows:
@@ -295,6 +333,31 @@ class Store(Protocol):
 
     async def list_journal(self, run_key: int | None, after: int, limit: int) -> list[JournalRow]:
         """Decisions of one run or of all, in the order of commits, after the id `after`."""
+        ...
+
+    async def last_journal_id(self) -> int:
+        """The id of the newest decision of all runs, 0 when there is none: where a follower of new ones begins."""
+        ...
+
+    # ---- holding and state
+
+    async def set_hold(self, workflow: str | None, held: bool, now: int) -> None:
+        """Hold a workflow (None: everything) back, or let it go on. Raises NotFound."""
+        ...
+
+    async def list_holds(self) -> list[str]:
+        """The held workflows; `*` stands for everything."""
+        ...
+
+    async def get_state(self, workflow: str) -> dict[str, str]:
+        """The workflow's state: key → JSON text."""
+        ...
+
+    async def set_state(
+        self, workflow: str, key: str, value: str | None, writer: str, expected: str | None, compare: bool, now: int
+    ) -> bool:
+        """Write a value (JSON text; None removes it). With `compare`, only where the value is `expected` now (None: not
+        there), else False. The same `writer` writing the same value again is True and changes nothing."""
         ...
 
     # ---- dead letters
@@ -323,8 +386,8 @@ class Store(Protocol):
     # ---- nodes and upkeep
 
     async def register_node(self, id: str, info: str, now: int) -> list[str]:
-        """Store this process and return the owners that still hold runs or attempts and are known to be dead (on SQLite:
-        every other one, since the home's lock is ours)."""
+        """Store this process and return the owners that still hold runs or attempts and are known to be dead (on
+        SQLite: every other one, since the home's lock is ours)."""
         ...
 
     async def prune_runs(self, ended_before: int, limit: int) -> int:

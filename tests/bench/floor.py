@@ -1,4 +1,4 @@
-"""The floor: the least SQL that such a run needs, with no engine. What the engine is measured against in the same run."""
+"""The floor: the least SQL that such a run needs, with no engine. The engine is measured against it in the same run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CREATE TABLE steps(run INTEGER, step INTEGER, state TEXT, output TEXT, PRIMARY K
 def runs_per_second(directory: Path, group: int, seconds: float = 1.0) -> float:
     """Three-step runs a second: start, three completions that lease the next, `group` transitions a commit."""
     database = apsw.Connection(str(directory / f"floor-{group}.db"))
-    database.execute(_SCHEMA)
+    database.execute(_SCHEMA).fetchall()
     begun, done, run = time.perf_counter(), 0, 0
     pending: list[tuple[int, int]] = []
     while time.perf_counter() - begun < seconds:

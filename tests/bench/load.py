@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections import Counter
+from typing import cast
 
 from httptools import HttpResponseParser
 
@@ -23,8 +24,7 @@ class _Connection(asyncio.Protocol):
         self._answer: asyncio.Future[int] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._parser = HttpResponseParser(self)
 
     def data_received(self, data: bytes) -> None:

@@ -1,0 +1,84 @@
+"""One request on its way: what the gate and the table have found out, as handlers read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from taskforge.api.auth import Authenticator, Principal
+from taskforge.config.settings import Settings
+from taskforge.core.clock import Clock
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from taskforge.api.route import Route
+    from taskforge.engine.service import Service
+
+
+@dataclass(slots=True)
+class Context:
+    """What all calls share. `pages` keeps what is made once from the table."""
+
+    service: Service
+    settings: Settings
+    clock: Clock
+    authenticator: Authenticator
+    routes: tuple[Route, ...]
+    pages: dict[str, bytes] = field(default_factory=dict)
+
+
+class Call(Request):
+    """A Starlette request with the checked parts beside it.
+
+    `params` are the path's parameters, `asked` the query parameters (only those that were given), `members` the checked
+    members of the JSON body, `document` the bytes and media (`yaml`, `json`) of a workflow document.
+    """
+
+    context: Context
+    route: Route
+    principal: Principal | None
+    params: dict[str, str]
+    asked: dict[str, Any]
+    members: dict[str, Any]
+    document: tuple[bytes, str]
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, context: Context) -> None:
+        super().__init__(scope, receive, send)
+        self.context = context
+        self.principal = None
+        self.params = {}
+        self.asked = {}
+        self.members = {}
+
+    @property
+    def service(self) -> Service:
+        return self.context.service
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first header of this lower-case name, as it came."""
+        for key, value in self.scope["headers"]:
+            if key == name:
+                return bytes(value)
+        return None
+
+    def every_header(self, name: bytes) -> list[bytes]:
+        """All headers of this lower-case name."""
+        return [bytes(value) for key, value in self.scope["headers"] if key == name]
+
+    async def until_gone(self) -> None:
+        """Return when the client has gone away. The body has been read before."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+
+def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """An answer. `value` is made of our own names, numbers and times; what people gave is in `orjson.Fragment`s."""
+    return Response(orjson.dumps(value), status, headers, "application/json")
+
+
+__all__ = ["Call", "ClientDisconnect", "Context", "json_response"]

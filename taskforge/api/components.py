@@ -1,0 +1,156 @@
+"""The JSON Schemas of what goes over the wire, as components of the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from taskforge.api.members import (
+    CANCEL_RUN,
+    CREATE_TOKEN,
+    NOTHING,
+    SET_ENABLED,
+    START_RUN,
+    START_RUNS,
+)
+from taskforge.api.route import JsonBody, Schema
+from taskforge.api.schemas import ATTEMPT_STATES, STEP_STATES
+from taskforge.core.states import DeadLetterState, RunState, StepState
+
+_TEXT: Schema = {"type": "string"}
+_WHOLE: Schema = {"type": "integer"}
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_FLAG: Schema = {"type": "boolean"}
+_ANY: Schema = {}
+_TIME: Schema = {"type": "string", "format": "date-time", "examples": ["2026-11-23T02:37:01.123Z"]}
+_MAYBE_TEXT: Schema = {"type": ["string", "null"]}
+_MAYBE_TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
+
+
+def _words(words: tuple[str, ...]) -> Schema:
+    return {"type": "string", "enum": [str(word) for word in words]}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _maybe(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _object(properties: dict[str, Schema], *optional: str) -> Schema:
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "properties": properties, "required": required}
+
+
+def _page(name: str) -> Schema:
+    return _object({"items": _list(_ref(name)), "next_cursor": _MAYBE_TEXT})
+
+
+def _body(body: JsonBody) -> Schema:
+    properties = {entry.name: {"description": entry.doc} | entry.schema for entry in body.fields}
+    schema: Schema = {"type": "object", "additionalProperties": False, "properties": properties}
+    required = [entry.name for entry in body.fields if entry.required]
+    return schema | ({"required": required} if required else {})
+
+
+_PROBLEM_ITEM = _object({"path": _TEXT, "line": _WHOLE, "column": _WHOLE, "message": _TEXT, "hint": _TEXT},
+                        "line", "column", "hint")  # fmt: skip
+_FAILURE = _object({"code": _TEXT, "message": _TEXT, "step": _TEXT, "attempt": _WHOLE, "detail": {"type": "object"}},
+                   "step", "attempt", "detail")  # fmt: skip
+_STARTED = {"id": _TEXT, "number": _WHOLE, "state": _words(tuple(RunState))}
+_SUMMARY: dict[str, Schema] = {
+    "id": _TEXT,
+    "number": _WHOLE,
+    "workflow": _TEXT,
+    "version": _WHOLE,
+    "state": _words(tuple(RunState)),
+    "trigger": {"type": "object"},
+    "input": _ANY,
+    "output": _ANY,
+    "error": _maybe(_ref("Failure")),
+    "created_at": _TIME,
+    "started_at": _MAYBE_TIME,
+    "finished_at": _MAYBE_TIME,
+    "generation": _WHOLE,
+}
+_WORKFLOW: dict[str, Schema] = {
+    "name": _TEXT,
+    "version": _WHOLE,
+    "enabled": _FLAG,
+    "description": _MAYBE_TEXT,
+    "created_at": _TIME,
+    "updated_at": _TIME,
+}
+_MEDIA = _words(("yaml", "json"))
+_TOKEN: dict[str, Schema] = {
+    "id": _TEXT,
+    "name": _TEXT,
+    "scopes": _list(_words(("read", "run", "write", "admin"))),
+    "created_at": _TIME,
+    "expires_at": _MAYBE_TIME,
+}
+_COUNTS: Schema = {"type": "object", "additionalProperties": _COUNT}
+
+
+def components() -> dict[str, Any]:
+    """Every named schema."""
+    named: dict[str, Schema] = {
+        "Problem": _object(
+            {"type": _TEXT, "title": _TEXT, "status": _WHOLE, "code": _TEXT, "detail": _TEXT,
+             "errors": _list(_ref("ProblemItem"))}, "errors")
+        | {"description": "RFC 9457. `code` is stable; further members, such as `state`, say more."},
+        "ProblemItem": _PROBLEM_ITEM,
+        "Failure": _FAILURE,
+        "Status": _object({"status": _TEXT}),
+        "Document": {"type": "object"},
+        "Stats": _object({
+            "runs": _COUNTS | {"required": [str(state) for state in RunState]},
+            "steps": _COUNTS | {"required": [str(state) for state in StepState]},
+            "ready_steps": _COUNT,
+            "oldest_ready_s": {"type": ["number", "null"]},
+            "dead_letters": _COUNT,
+            "schedules_overdue": _COUNT,
+            "db_bytes": _COUNT,
+            "wal_bytes": _COUNT,
+        }),
+        "Published": _object({"name": _TEXT, "version": _WHOLE, "changed": _FLAG,
+                              "warnings": _list(_ref("ProblemItem"))}, "warnings"),
+        "Validation": _object({"valid": _FLAG, "errors": _list(_ref("ProblemItem")),
+                               "warnings": _list(_ref("ProblemItem"))}),
+        "Workflow": _object(_WORKFLOW),
+        "WorkflowDetail": _object(_WORKFLOW | {"media": _MEDIA, "source": _TEXT}),
+        "WorkflowPage": _page("Workflow"),
+        "Version": _object({"workflow": _TEXT, "version": _WHOLE, "media": _MEDIA, "source": _TEXT,
+                            "created_at": _TIME}),
+        "VersionPage": _page("Version"),
+        "Started": _object(dict(_STARTED)),
+        "StartedMany": _object({"ids": _list(_TEXT)}),
+        "StartedOrRun": {"anyOf": [_ref("Run"), _ref("Started")]},
+        "RunSummary": _object(_SUMMARY),
+        "RunPage": _page("RunSummary"),
+        "Run": _object(_SUMMARY | {"steps_total": _COUNT, "steps": _list(_ref("Step")), "steps_cursor": _MAYBE_TEXT}),
+        "Step": _object({"path": _TEXT, "id": _TEXT, "kind": _TEXT, "state": _words(STEP_STATES), "output": _ANY,
+                         "error": _maybe(_ref("Failure")), "available_at": _MAYBE_TIME, "started_at": _MAYBE_TIME,
+                         "finished_at": _MAYBE_TIME, "attempts": _list(_ref("Attempt"))}),
+        "Attempt": _object({"id": _TEXT, "number": _WHOLE, "state": _words(ATTEMPT_STATES), "started_at": _TIME,
+                            "finished_at": _MAYBE_TIME, "error": _maybe(_ref("Failure"))}),
+        "LogLine": _object({"id": _TEXT, "at": _TIME, "level": _words(("info", "warning", "error")), "message": _TEXT,
+                            "step": _TEXT, "attempt": _WHOLE}, "step", "attempt"),
+        "LogPage": _page("LogLine"),
+        "DeadLetter": _object({"id": _TEXT, "state": _words(tuple(DeadLetterState)), "run_id": _TEXT,
+                               "run_number": _WHOLE, "workflow": _TEXT, "path": _TEXT, "generation": _WHOLE,
+                               "input": _ANY, "error": _ref("Failure"), "created_at": _TIME,
+                               "closed_at": _MAYBE_TIME}),
+        "DeadLetterPage": _page("DeadLetter"),
+        "Token": _object(_TOKEN),
+        "TokenPage": _page("Token"),
+        "NewToken": _object(_TOKEN | {"token": _TEXT}),
+    }  # fmt: skip
+    for body in (START_RUN, START_RUNS, SET_ENABLED, CANCEL_RUN, NOTHING, CREATE_TOKEN):
+        named[body.schema_name] = _body(body)
+    return dict(sorted(named.items()))

@@ -1,0 +1,77 @@
+"""The journal's entries as events and as log lines. An entry is known by `<decision>.<position>`, for resuming."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from taskforge.core.clock import to_rfc3339
+from taskforge.core.jsontext import loads
+from taskforge.store.protocol import JournalRow
+
+
+class Place(NamedTuple):
+    """An entry's place: its decision's id in the order of commits, and its position in it."""
+
+    row: int
+    position: int
+
+    def __str__(self) -> str:
+        return f"{self.row}.{self.position}"
+
+
+BEGINNING = Place(0, -1)
+_LAST = 10**9
+
+
+class Entry(NamedTuple):
+    """One entry: where it stands, `run`, `step` or `attempt`, and its data."""
+
+    place: Place
+    kind: str
+    data: dict[str, Any]
+
+
+def parse_place(text: str) -> Place:
+    """`12.3` as a place; `12` is the end of decision 12. Raises ValueError."""
+    row, point, position = text.partition(".")
+    parts = (row, position) if point else (row,)
+    if not all(part.isascii() and part.isdigit() and len(part) <= 18 for part in parts):
+        raise ValueError("it is not the id of an event")
+    return Place(int(row), int(position) if point else _LAST)
+
+
+def entries_after(rows: Iterable[JournalRow], place: Place) -> Iterator[Entry]:
+    """The entries of decisions, in order, after a place. The rows may begin with the place's own decision."""
+    for row in rows:
+        at = to_rfc3339(row.at)
+        for position, entry in enumerate(loads(row.entries)):
+            here = Place(row.id, position)
+            if here > place:
+                yield _entry(here, row.run_id, at, entry)
+
+
+def _entry(place: Place, run_id: str, at: str, entry: dict[str, Any]) -> Entry:
+    rest = {key: to_rfc3339(value) if key == "until" else value for key, value in entry.items()}
+    data: dict[str, Any] = {"run_id": run_id, "at": at}
+    if "run" in rest:
+        return Entry(place, "run", data | {"state": rest.pop("run")} | rest)
+    kind = "attempt" if "ended" in rest else "step"
+    state = rest.pop("ended", None) or rest.pop("to", None)
+    return Entry(place, kind, data | {"step": rest.pop("step", None), "state": state} | rest)
+
+
+def log_line(entry: Entry) -> dict[str, Any]:
+    """The entry as a line for people: `{id, at, level, message, step?, attempt?}`."""
+    data = entry.data
+    state = data.get("state")
+    line: dict[str, Any] = {"id": str(entry.place), "at": data["at"]}
+    line["level"] = "error" if state in ("FAILED", "TIMED_OUT") else "warning" if state == "LOST" else "info"
+    what = "run" if entry.kind == "run" else f"step {data['step']}"
+    if data.get("attempt") is not None:
+        what += f", attempt {data['attempt']}"
+    message = f"{what}: {state}"
+    why = data.get("message") or data.get("error") or data.get("code")
+    line["message"] = f"{message}, {why}" if why else message
+    line |= {key: data[key] for key in ("step", "attempt") if data.get(key) is not None}
+    return line

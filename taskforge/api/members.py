@@ -1,0 +1,134 @@
+"""The members of JSON bodies: one declaration each, used to check requests and to write the schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from taskforge.api.route import Field, JsonBody, Schema, Scope
+from taskforge.core.clock import from_rfc3339
+from taskforge.core.durations import parse_duration
+
+MAX_BATCH = 1000
+MAX_PRIORITY = 1000
+_MAX_TEXT = 1000
+
+
+def _any(value: Any) -> Any:
+    return value
+
+
+def _version(value: Any) -> int:
+    return _whole(value, 1, 2**31 - 1)
+
+
+def _priority(value: Any) -> int:
+    return _whole(value, -MAX_PRIORITY, MAX_PRIORITY)
+
+
+def _whole(value: Any, low: int, high: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ValueError(f"it must be a whole number from {low} to {high}")
+    return value
+
+
+def _delay(value: Any) -> int:
+    return parse_duration(value)
+
+
+def _inputs(value: Any) -> list[Any]:
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_BATCH:
+        raise ValueError(f"it must be a list of 1 to {MAX_BATCH} inputs")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("it must be true or false")
+    return value
+
+
+def _reason(value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or len(value) > _MAX_TEXT):
+        raise ValueError(f"it must be a text of at most {_MAX_TEXT} characters")
+    return value
+
+
+def _token_name(value: Any) -> str:
+    if not isinstance(value, str) or not 1 <= len(value.strip()) <= 100 or not value.isprintable():
+        raise ValueError("it must be a text of 1 to 100 printable characters")
+    return value.strip()
+
+
+def _scopes(value: Any) -> list[str]:
+    known = [scope.name.lower() for scope in Scope]
+    if not isinstance(value, list) or not value or any(name not in known for name in value):
+        raise ValueError(f"it must be a list of at least one of {', '.join(known)}")
+    return list(dict.fromkeys(value))
+
+
+def _time(value: Any) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise ValueError("it must be an RFC 3339 time such as 2026-11-23T02:37:01.123Z")
+    return from_rfc3339(value)
+
+
+_DURATION: Schema = {"type": ["string", "number"], "examples": ["10m"]}
+_VERSION = Field("version", _version, {"type": "integer", "minimum": 1}, "The version to run; the newest without it.")
+_PRIORITY = Field(
+    "priority",
+    _priority,
+    {"type": "integer", "minimum": -MAX_PRIORITY, "maximum": MAX_PRIORITY, "default": 0},
+    "Runs of a higher number are taken up first.",
+)
+_DELAY = Field("delay", _delay, _DURATION, "Start after this time: 500ms, 30s, 10m, 2h, 1d, or a number of seconds.")
+
+START_RUN = JsonBody(
+    (
+        Field("input", _any, {}, "The run's input; defaults of the workflow's inputs are applied."),
+        _VERSION,
+        _DELAY,
+        _PRIORITY,
+    ),
+    "StartRun",
+)
+START_RUNS = JsonBody(
+    (
+        Field(
+            "inputs",
+            _inputs,
+            {"type": "array", "minItems": 1, "maxItems": MAX_BATCH},
+            "One run for each.",
+            required=True,
+        ),
+        _VERSION,
+        _PRIORITY,
+    ),
+    "StartRuns",
+)
+SET_ENABLED = JsonBody(
+    (Field("enabled", _flag, {"type": "boolean"}, "May the workflow start runs?", required=True),), "SetEnabled"
+)
+CANCEL_RUN = JsonBody(
+    (Field("reason", _reason, {"type": ["string", "null"], "maxLength": _MAX_TEXT}, "Kept with the run."),), "CancelRun"
+)
+NOTHING = JsonBody((), "Nothing")
+CREATE_TOKEN = JsonBody(
+    (
+        Field("name", _token_name, {"type": "string", "minLength": 1, "maxLength": 100}, "For people.", required=True),
+        Field(
+            "scopes",
+            _scopes,
+            {
+                "type": "array",
+                "minItems": 1,
+                "items": {"type": "string", "enum": [scope.name.lower() for scope in Scope]},
+            },
+            "admin includes write, write includes run, run includes read.",
+            required=True,
+        ),
+        Field("expires_at", _time, {"type": ["string", "null"], "format": "date-time"}, "Never, without it."),
+    ),
+    "CreateToken",
+)

@@ -1,0 +1,106 @@
+"""What a route is: everything that the dispatcher, the scopes, the docs and OpenAPI need to know of one call."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Literal
+
+from taskforge.core.errors import TaskForgeError
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from taskforge.api.call import Call
+
+Handler = Callable[["Call"], Awaitable["Response"]]
+Schema = dict[str, Any]
+
+
+class Scope(IntEnum):
+    """What a token may do. Each includes those below it: admin ⊃ write ⊃ run ⊃ read."""
+
+    READ = 1
+    RUN = 2
+    WRITE = 3
+    ADMIN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A query parameter. `parse` turns its text into a value, or raises ValueError that says what is accepted.
+
+    `multiple`: it may come several times, and as a list with commas; the value is a tuple.
+    """
+
+    name: str
+    parse: Callable[[str], Any]
+    schema: Schema
+    doc: str
+    multiple: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A member of a JSON body. `parse` checks its value, or raises ValueError that says what is accepted."""
+
+    name: str
+    parse: Callable[[Any], Any]
+    schema: Schema
+    doc: str
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JsonBody:
+    """A JSON object with these members and no others. An empty body counts as `{}` when nothing is required."""
+
+    fields: tuple[Field, ...]
+    schema_name: str
+
+    @property
+    def required(self) -> bool:
+        return any(entry.required for entry in self.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentBody:
+    """A workflow document, YAML or JSON by content type; taken as bytes, checked by the service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A documented answer: its component schema (None: no body) and media type."""
+
+    doc: str
+    schema: str | None = None
+    media: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One call. `scope` None makes it public: no token is asked for.
+
+    `refusals` are the errors that this call adds to those which every call can give. `stream`: the answer goes on, so
+    that HEAD must not wait for its end.
+    """
+
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+    path: str
+    scope: Scope | None
+    handler: Handler
+    summary: str
+    answers: Mapping[int, Answer]
+    query: tuple[Param, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: JsonBody | DocumentBody | None = None
+    refusals: tuple[type[TaskForgeError], ...] = ()
+    stream: bool = False
+    tag: str = ""
+
+    @property
+    def operation(self) -> str:
+        """The name of the act, as in the handler, the service and the store."""
+        return getattr(self.handler, "__name__", "call")

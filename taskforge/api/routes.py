@@ -1,0 +1,142 @@
+"""The one table of calls. Dispatch, scopes, query checks, bodies, `/docs` and OpenAPI are all made from it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from taskforge.api import members, query
+from taskforge.api.events import list_logs, stream_events, stream_run_events
+from taskforge.api.health_calls import docs, healthz, metrics, openapi, readyz, stats
+from taskforge.api.letter_calls import discard_dead_letter, get_dead_letter, list_dead_letters, retry_dead_letter
+from taskforge.api.route import Answer, DocumentBody, Route, Scope
+from taskforge.api.run_calls import cancel_run, get_run, list_runs, retry_run, start_run, start_runs
+from taskforge.api.token_calls import create_token, list_tokens, revoke_token
+from taskforge.api.workflow_calls import (
+    delete_workflow,
+    get_version,
+    get_workflow,
+    list_versions,
+    list_workflows,
+    publish_workflow,
+    set_enabled,
+    validate_workflow,
+)
+from taskforge.core.errors import (
+    DeadLetterClosed,
+    IdempotencyMismatch,
+    InvalidDefinition,
+    InvalidInput,
+    NameMismatch,
+    NotFound,
+    NothingToRetry,
+    RunEnded,
+    RunNotEnded,
+    ShuttingDown,
+    StoreFull,
+    Unavailable,
+    WorkflowDisabled,
+)
+
+READ, RUN, WRITE, ADMIN = Scope.READ, Scope.RUN, Scope.WRITE, Scope.ADMIN
+
+_STORES = (Unavailable, StoreFull)
+_STARTS = (NotFound, WorkflowDisabled, InvalidInput, ShuttingDown, *_STORES)
+_PUBLISHES = (InvalidDefinition, *_STORES)
+_RETRIES = (NotFound, RunNotEnded, NothingToRetry, ShuttingDown, *_STORES)
+_PAGED = (query.LIMIT,)
+_DOCUMENT = DocumentBody()
+_PUBLISHED = {
+    200: Answer("A new version of a known workflow, or nothing has changed.", "Published"),
+    201: Answer("A new workflow.", "Published", headers={"Location": "Where the workflow is."}),
+}
+_RUN_ANSWER = Answer("The run.", "Run")
+_ASKED = Answer("What was asked for is stored; the run as it is now.", "RunSummary")
+_GONE = Answer("Done; there is nothing to say.")
+_EVENTS = Answer("Server-sent events: run, step and attempt, each with an id; end when the run has ended.", None)
+_STREAM = {200: Answer(_EVENTS.doc, None, "text/event-stream")}
+_LAST_EVENT = {"Last-Event-ID": "The id of the last event seen; the stream goes on after it."}
+
+ROUTES: Final[tuple[Route, ...]] = (
+    # ---- public: exactly these, and /hooks/
+    Route("GET", "/healthz", None, healthz, "Is the server alive?", {200: Answer("Alive.", "Status")},
+          refusals=(Unavailable,), tag="server"),
+    Route("GET", "/readyz", None, readyz, "Can the server take work?", {200: Answer("Ready.", "Status")},
+          refusals=(Unavailable,), tag="server"),
+    Route("GET", "/openapi.json", None, openapi, "This API as OpenAPI 3.1.", {200: Answer("The document.", "Document")},
+          tag="server"),
+    Route("GET", "/docs", None, docs, "This API as a page.", {200: Answer("The page.", None, "text/html")},
+          tag="server"),
+    # ---- the server
+    Route("GET", "/metrics", READ, metrics, "Counts for Prometheus.", {200: Answer("Metrics.", None, "text/plain")},
+          refusals=(Unavailable,), tag="server"),
+    Route("GET", "/v1/stats", READ, stats, "Counts, exact at the time of the call.",
+          {200: Answer("The counts.", "Stats")}, refusals=(Unavailable,), tag="server"),
+    # ---- workflows
+    Route("PUT", "/v1/workflows/{name}", WRITE, publish_workflow, "Store a version of a workflow.", _PUBLISHED,
+          body=_DOCUMENT, refusals=(NameMismatch, *_PUBLISHES), tag="workflows"),
+    Route("POST", "/v1/workflows", WRITE, publish_workflow, "Store a version; the name is the document's.", _PUBLISHED,
+          body=_DOCUMENT, refusals=_PUBLISHES, tag="workflows"),
+    Route("POST", "/v1/workflows:validate", READ, validate_workflow, "Check a document; nothing is stored.",
+          {200: Answer("What was found.", "Validation")}, body=_DOCUMENT, tag="workflows"),
+    Route("GET", "/v1/workflows", READ, list_workflows, "List workflows by name.",
+          {200: Answer("A page of workflows.", "WorkflowPage")},
+          query=(*_PAGED, query.cursor_param("workflows")), tag="workflows"),
+    Route("GET", "/v1/workflows/{name}", READ, get_workflow, "Show a workflow.",
+          {200: Answer("The workflow and its newest text.", "WorkflowDetail")}, refusals=(NotFound,), tag="workflows"),
+    Route("PATCH", "/v1/workflows/{name}", WRITE, set_enabled, "Enable or disable a workflow.",
+          {200: Answer("The workflow.", "Workflow")}, body=members.SET_ENABLED, refusals=(NotFound, *_STORES),
+          tag="workflows"),
+    Route("DELETE", "/v1/workflows/{name}", WRITE, delete_workflow, "Delete a workflow; its runs stay readable.",
+          {204: _GONE}, refusals=(NotFound, *_STORES), tag="workflows"),
+    Route("GET", "/v1/workflows/{name}/versions", READ, list_versions, "List the versions, newest first.",
+          {200: Answer("A page of versions.", "VersionPage")},
+          query=(*_PAGED, query.cursor_param("versions", numeric=True)), refusals=(NotFound,), tag="workflows"),
+    Route("GET", "/v1/workflows/{name}/versions/{n}", READ, get_version, "Show a version.",
+          {200: Answer("The version.", "Version")}, refusals=(NotFound,), tag="workflows"),
+    # ---- runs
+    Route("POST", "/v1/workflows/{name}/runs", RUN, start_run, "Start a run.",
+          {202: Answer("The run is on disk and will end.", "Started", headers={"Location": "Where the run is."}),
+           200: Answer("With wait: the run. With an Idempotency-Key that was used before: the first run.",
+                       "StartedOrRun", headers={"Location": "Where the run is."})},
+          query=(query.WAIT,), body=members.START_RUN, tag="runs",
+          headers={"Idempotency-Key": "The same key starts one run, however often it is sent; kept for 7 days."},
+          refusals=(IdempotencyMismatch, *_STARTS)),
+    Route("POST", "/v1/workflows/{name}/runs:batch", RUN, start_runs, "Start up to 1,000 runs: all or none.",
+          {202: Answer("All runs are on disk.", "StartedMany")}, body=members.START_RUNS, refusals=_STARTS, tag="runs"),
+    Route("GET", "/v1/runs", READ, list_runs, "List runs, newest first.", {200: Answer("A page of runs.", "RunPage")},
+          query=(query.WORKFLOW, query.RUN_STATE, query.TRIGGER, query.SINCE, query.UNTIL, *_PAGED,
+                 query.cursor_param("runs", numeric=True)), tag="runs"),
+    Route("GET", "/v1/runs/{run}", READ, get_run, "Show a run by id or name#number.", {200: _RUN_ANSWER},
+          query=(query.STEPS, query.cursor_param("steps", name="steps_cursor"), *_PAGED, query.WAIT),
+          refusals=(NotFound,), tag="runs"),
+    Route("POST", "/v1/runs/{run}/cancel", RUN, cancel_run, "Cancel a run.", {202: _ASKED},
+          body=members.CANCEL_RUN, refusals=(NotFound, RunEnded, *_STORES), tag="runs"),
+    Route("POST", "/v1/runs/{run}/retry", RUN, retry_run, "Take a run up where it failed.", {202: _ASKED},
+          body=members.NOTHING, refusals=_RETRIES, tag="runs"),
+    Route("GET", "/v1/runs/{run}/logs", READ, list_logs, "List what happened in a run, oldest first.",
+          {200: Answer("A page of lines.", "LogPage")}, query=(*_PAGED, query.LOG_CURSOR),
+          refusals=(NotFound,), tag="runs"),
+    Route("GET", "/v1/runs/{run}/events", READ, stream_run_events, "Follow a run.", _STREAM,
+          headers=_LAST_EVENT, refusals=(NotFound,), stream=True, tag="events"),
+    Route("GET", "/v1/events", READ, stream_events, "Follow all runs.", _STREAM, headers=_LAST_EVENT, stream=True,
+          tag="events"),
+    # ---- dead letters
+    Route("GET", "/v1/dead-letters", READ, list_dead_letters, "List dead letters, newest first.",
+          {200: Answer("A page of dead letters.", "DeadLetterPage")},
+          query=(query.DEAD_STATE, *_PAGED, query.cursor_param("dead-letters")), tag="dead letters"),
+    Route("GET", "/v1/dead-letters/{id}", READ, get_dead_letter, "Show a dead letter.",
+          {200: Answer("The dead letter.", "DeadLetter")}, refusals=(NotFound,), tag="dead letters"),
+    Route("POST", "/v1/dead-letters/{id}/retry", RUN, retry_dead_letter, "Retry the dead letter's run.", {202: _ASKED},
+          body=members.NOTHING, refusals=(DeadLetterClosed, *_RETRIES), tag="dead letters"),
+    Route("DELETE", "/v1/dead-letters/{id}", RUN, discard_dead_letter, "Discard a dead letter; the row stays.",
+          {200: Answer("The dead letter, DISCARDED.", "DeadLetter")}, refusals=(NotFound, DeadLetterClosed, *_STORES),
+          tag="dead letters"),
+    # ---- tokens
+    Route("GET", "/v1/tokens", ADMIN, list_tokens, "List tokens, without their values.",
+          {200: Answer("All tokens.", "TokenPage")}, tag="tokens"),
+    Route("POST", "/v1/tokens", ADMIN, create_token, "Make a token; its value is shown once.",
+          {201: Answer("The token.", "NewToken", headers={"Location": "Where the token is."})},
+          body=members.CREATE_TOKEN, refusals=_STORES, tag="tokens"),
+    Route("DELETE", "/v1/tokens/{id}", ADMIN, revoke_token, "Revoke a token.", {204: _GONE},
+          refusals=(NotFound, *_STORES), tag="tokens"),
+)  # fmt: skip

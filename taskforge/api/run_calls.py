@@ -1,0 +1,180 @@
+"""Runs: start, batch, list, show, cancel, retry."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+
+import orjson
+from starlette.responses import Response, StreamingResponse
+
+from taskforge.api.call import Call, json_response
+from taskforge.api.paging import page
+from taskforge.api.query import encode_cursor
+from taskforge.api.schemas import run_shape, started_shape, steps_shape, with_pending
+from taskforge.core.errors import InvalidRequest
+from taskforge.core.problem import Problem
+from taskforge.store.protocol import RunFilter, RunRow
+
+STEPS_PAGE = 500
+_LONGEST_KEY = 255
+
+
+async def start_run(call: Call) -> Response:
+    """Start a run. On a 2xx answer it is on disk and will end."""
+    members = call.members
+    raw_key = call.header(b"idempotency-key")
+    key = None if raw_key is None else _idempotency_key(raw_key)
+    started = await call.service.start_run(
+        call.params["name"],
+        input=members.get("input"),
+        version=members.get("version"),
+        delay_ms=members.get("delay"),
+        priority=members.get("priority", 0),
+        idempotency_key=key,
+        request_hash=None if key is None else _hash_request(members),
+    )
+    where = {"Location": f"/v1/runs/{started.id}"}
+    wait = call.asked.get("wait")
+    if wait is None:
+        return json_response(started_shape(started), 202 if started.created else 200, where)
+    await _wait(call, started.id, wait)
+    return await _show(call, started.id, None, where)
+
+
+async def start_runs(call: Call) -> Response:
+    """Start one run for each input, in one transaction: all or none."""
+    members = call.members
+    started = await call.service.start_runs(
+        call.params["name"],
+        members["inputs"],
+        version=members.get("version"),
+        priority=members.get("priority", 0),
+    )
+    return json_response({"ids": [one.id for one in started]}, 202)
+
+
+async def list_runs(call: Call) -> Response:
+    """Runs, newest first, without their steps."""
+    asked = call.asked
+
+    async def fetch(cursor: Any, limit: int) -> list[RunRow]:
+        return await call.service.list_runs(
+            RunFilter(
+                workflow=asked.get("workflow"),
+                states=asked.get("state", ()),
+                trigger_type=asked.get("trigger"),
+                since=asked.get("since"),
+                until=asked.get("until"),
+                cursor=cursor,
+                limit=limit,
+            )
+        )
+
+    return await page(call, "runs", fetch, lambda row: row.key, run_shape)
+
+
+async def get_run(call: Call) -> Response:
+    """A run by id or `name#number`, with its steps and their attempts."""
+    wait = call.asked.get("wait")
+    if wait is not None:
+        await _wait(call, call.params["run"], wait)
+    return await _show(call, call.params["run"], call.asked.get("steps"), None)
+
+
+async def cancel_run(call: Call) -> Response:
+    """Ask a run to end. Attempts in flight are stopped."""
+    row = await call.service.cancel_run(call.params["run"], call.members.get("reason"))
+    return json_response(run_shape(row), 202)
+
+
+async def retry_run(call: Call) -> Response:
+    """Take a run up at the steps that failed; what had succeeded is kept."""
+    return json_response(run_shape(await call.service.retry_run(call.params["run"])), 202)
+
+
+# ---- one run
+
+
+async def _wait(call: Call, ref: str, timeout_ms: int) -> None:
+    """Wait for the end of a run, or until the caller goes away or the server shuts down."""
+    if call.service.stopping:
+        return
+    ended = asyncio.ensure_future(call.service.wait_run(ref, timeout_ms))
+    gone = asyncio.ensure_future(call.until_gone())
+    try:
+        await asyncio.wait([ended, gone], return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            ended.result()
+    finally:
+        ended.cancel()
+        gone.cancel()
+        await asyncio.gather(ended, gone, return_exceptions=True)
+
+
+async def _show(call: Call, ref: str, chosen: str | None, headers: dict[str, str] | None) -> Response:
+    kind: Literal["none", "failed", "all"] = "all" if chosen is None else chosen  # type: ignore[assignment]
+    after = call.asked.get("steps_cursor")
+    limit = call.asked.get("limit", STEPS_PAGE)
+    head, steps, following = await _steps(call, ref, kind, after, limit)
+    if chosen is None or following is None or "limit" in call.asked:
+        shape = head | {"steps": steps, "steps_cursor": encode_cursor("steps", following)}
+        return json_response(shape, 200, headers)
+    return StreamingResponse(_every_step(call, head, steps, following, kind), 200, headers, "application/json")
+
+
+async def _steps(
+    call: Call, ref: str, kind: Literal["none", "failed", "all"], after: str | None, limit: int
+) -> tuple[dict[str, Any], list[dict[str, Any]], str | None]:
+    """The run, one page of its steps, and the path after which the next page begins."""
+    rows, total, following = await call.service.get_run(ref, steps=kind, cursor=after, limit=limit)
+    steps = steps_shape(rows.steps, rows.attempts)
+    state = rows.run.record.state
+    if kind == "all":
+        plan = await call.service.get_plan(rows.run.workflow, rows.run.version)
+        steps = with_pending(steps, state, plan, after, following)
+    return run_shape(rows.run) | {"steps_total": total}, steps, following
+
+
+async def _every_step(
+    call: Call,
+    head: dict[str, Any],
+    steps: list[dict[str, Any]],
+    following: str,
+    kind: Literal["none", "failed", "all"],
+) -> AsyncIterator[bytes]:
+    """The run with all its steps, page by page, so that memory stays flat."""
+    yield orjson.dumps(head)[:-1] + b',"steps":['
+    after: str | None = following
+    separator = b""
+    while True:
+        if steps:
+            yield separator + orjson.dumps(steps)[1:-1]
+            separator = b","
+        if after is None:
+            break
+        _, steps, after = await _steps(call, head["id"], kind, after, STEPS_PAGE)
+    yield b'],"steps_cursor":null}'
+
+
+# ---- the Idempotency-Key
+
+
+def _idempotency_key(raw: bytes) -> str:
+    key = raw.decode("latin-1").strip()
+    if not 1 <= len(key) <= _LONGEST_KEY or not key.isascii() or not key.isprintable():
+        message = f"it must have 1 to {_LONGEST_KEY} printable ASCII characters"
+        raise InvalidRequest(
+            f"the header Idempotency-Key is wrong: {message}", problems=[Problem("Idempotency-Key", message)]
+        )
+    return key
+
+
+def _hash_request(members: dict[str, Any]) -> str:
+    """The same for the same request, however its JSON was written."""
+    said = {name: value for name, value in members.items() if value not in (None, {}) or name != "input"}
+    text = json.dumps(said, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

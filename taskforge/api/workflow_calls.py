@@ -1,0 +1,96 @@
+"""Workflows and their versions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import Response
+
+from taskforge.api.call import Call, json_response
+from taskforge.api.paging import page
+from taskforge.api.query import parse_whole
+from taskforge.api.schemas import version_shape, workflow_shape
+from taskforge.core.errors import InvalidDefinition, NotFound
+from taskforge.core.jsontext import dump_bytes
+from taskforge.core.problem import quoted
+
+
+async def publish_workflow(call: Call) -> Response:
+    """Store the document as a new version, unless its content is the newest version's."""
+    source, media = call.document
+    published, warnings = await call.service.publish_workflow(source, _media(media), call.params.get("name"))
+    body: dict[str, Any] = {"name": published.name, "version": published.version, "changed": published.changed}
+    if warnings:
+        body["warnings"] = [warning.to_json() for warning in warnings]
+    location = {"Location": f"/v1/workflows/{published.name}"}
+    return Response(dump_bytes(body), 201 if published.created else 200, location, "application/json")
+
+
+async def validate_workflow(call: Call) -> Response:
+    """Check a document; nothing is stored."""
+    source, media = call.document
+    try:
+        definition = await call.service.validate_workflow(source, _media(media))
+    except InvalidDefinition as error:
+        found = [problem for problem in error.problems if problem.severity == "error"]
+        warnings = [problem for problem in error.problems if problem.severity == "warning"]
+    else:
+        found, warnings = [], list(definition.warnings)
+    body = {
+        "valid": not found,
+        "errors": [problem.to_json() for problem in found],
+        "warnings": [problem.to_json() for problem in warnings],
+    }
+    return Response(dump_bytes(body), 200, None, "application/json")
+
+
+async def list_workflows(call: Call) -> Response:
+    """Workflows by name."""
+
+    async def fetch(cursor: Any, limit: int) -> list[Any]:
+        return await call.service.list_workflows(cursor, limit)
+
+    return await page(call, "workflows", fetch, lambda row: row.name, workflow_shape)
+
+
+async def get_workflow(call: Call) -> Response:
+    """A workflow with the text of its newest version."""
+    row, version = await call.service.get_workflow(call.params["name"])
+    return json_response(workflow_shape(row) | {"media": version.media, "source": version.source})
+
+
+async def set_enabled(call: Call) -> Response:
+    """Enable or disable a workflow. Runs in flight go on."""
+    return json_response(workflow_shape(await call.service.set_enabled(call.params["name"], call.members["enabled"])))
+
+
+async def delete_workflow(call: Call) -> Response:
+    """Hide a workflow. Its runs go on and stay readable."""
+    await call.service.delete_workflow(call.params["name"])
+    return Response(status_code=204)
+
+
+async def list_versions(call: Call) -> Response:
+    """Versions, newest first."""
+    name = call.params["name"]
+
+    async def fetch(cursor: Any, limit: int) -> list[Any]:
+        rows = await call.service.list_versions(name, cursor, limit)
+        if not rows and cursor is None:
+            raise NotFound(f"there is no workflow {quoted(name)}")
+        return rows
+
+    return await page(call, "versions", fetch, lambda row: row.version, version_shape)
+
+
+async def get_version(call: Call) -> Response:
+    """One version."""
+    try:
+        number = parse_whole(1, 2**31 - 1, call.params["n"])
+    except ValueError:
+        raise NotFound(f"{quoted(call.params['n'])} is not a version number") from None
+    return json_response(version_shape(await call.service.get_version(call.params["name"], number)))
+
+
+def _media(media: str) -> Any:
+    return media

@@ -1,0 +1,1 @@
+"""jq in workflow documents: finding it, checking it and evaluating it."""

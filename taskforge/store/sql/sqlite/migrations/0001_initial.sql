@@ -1,0 +1,174 @@
+-- Times are milliseconds UTC. Columns that hold JSON hold it as text. Values above a size are kept in `outputs`; the bit
+-- mask `large` of the row says which (runs: 1 input, 2 trigger, 4 output; step_runs: 1 output, 2 data).
+
+CREATE TABLE properties (
+    name TEXT PRIMARY KEY,
+    value ANY
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE workflows (
+    name TEXT PRIMARY KEY,
+    current_version INTEGER NOT NULL CHECK (current_version > 0),
+    enabled INTEGER NOT NULL DEFAULT 1 CHECK (enabled IN (0, 1)),
+    deleted_at INTEGER,
+    next_number INTEGER NOT NULL DEFAULT 1,
+    description TEXT,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- A rowid table: its rows are long.
+CREATE TABLE workflow_versions (
+    workflow TEXT NOT NULL REFERENCES workflows (name),
+    version INTEGER NOT NULL,
+    media TEXT NOT NULL CHECK (media IN ('yaml', 'json')),
+    created_at INTEGER NOT NULL,
+    document TEXT NOT NULL,
+    source TEXT NOT NULL,
+    PRIMARY KEY (workflow, version)
+) STRICT;
+
+CREATE TABLE runs (
+    key INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    workflow TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('QUEUED', 'RUNNING', 'WAITING', 'SUCCEEDED', 'FAILED', 'CANCELLED')),
+    generation INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    owner TEXT,
+    due_at INTEGER,
+    suspect INTEGER NOT NULL CHECK (suspect BETWEEN 0 AND 3),
+    priority INTEGER NOT NULL,
+    start_at INTEGER,
+    trigger_type TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    started_at INTEGER,
+    finished_at INTEGER,
+    idempotency_key TEXT,
+    request_hash TEXT,
+    lineage TEXT,
+    large INTEGER NOT NULL,
+    error TEXT,
+    trigger TEXT,
+    input TEXT,
+    output TEXT,
+    UNIQUE (workflow, number),
+    FOREIGN KEY (workflow, version) REFERENCES workflow_versions (workflow, version)
+) STRICT;
+
+-- lease_steps, next_due: work that nobody holds.
+CREATE INDEX runs_due ON runs (suspect, priority DESC, due_at) WHERE due_at IS NOT NULL;
+-- rescue_leases, register_node: what a process holds.
+CREATE INDEX runs_owner ON runs (owner) WHERE owner IS NOT NULL;
+-- start_run: an Idempotency-Key starts one run.
+CREATE UNIQUE INDEX runs_idempotency ON runs (workflow, idempotency_key) WHERE idempotency_key IS NOT NULL;
+-- list_runs by state.
+CREATE INDEX runs_state ON runs (state);
+-- list_runs by time, prune_runs.
+CREATE INDEX runs_created ON runs (created_at);
+
+CREATE TABLE step_runs (
+    run INTEGER NOT NULL REFERENCES runs (key) ON DELETE CASCADE,
+    path TEXT NOT NULL,
+    step TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    state TEXT NOT NULL
+        CHECK (state IN ('QUEUED', 'RUNNING', 'WAITING', 'SUCCEEDED', 'FAILED', 'SKIPPED', 'CANCELLED')),
+    generation INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    failures INTEGER NOT NULL,
+    crashes INTEGER NOT NULL,
+    output TEXT,
+    error TEXT,
+    data TEXT,
+    available_at INTEGER,
+    ready_at INTEGER NOT NULL,
+    started_at INTEGER,
+    finished_at INTEGER,
+    large INTEGER NOT NULL,
+    PRIMARY KEY (run, path)
+) STRICT, WITHOUT ROWID;
+
+-- stats: steps that could run now.
+CREATE INDEX step_runs_ready ON step_runs (available_at) WHERE state = 'QUEUED';
+
+CREATE TABLE attempts (
+    run INTEGER NOT NULL REFERENCES runs (key) ON DELETE CASCADE,
+    path TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    number INTEGER NOT NULL CHECK (number > 0),
+    id TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('RUNNING', 'SUCCEEDED', 'FAILED', 'TIMED_OUT', 'LOST', 'CANCELLED')),
+    lease_owner TEXT NOT NULL,
+    lease_expires_at INTEGER NOT NULL,
+    started_at INTEGER NOT NULL,
+    finished_at INTEGER,
+    error TEXT,
+    PRIMARY KEY (run, path, generation, number)
+) STRICT, WITHOUT ROWID;
+
+-- renew_leases, rescue_leases: attempts that hold a lease.
+CREATE INDEX attempts_leased ON attempts (lease_owner) WHERE state = 'RUNNING';
+
+-- Values above a size; `path` is empty for those of the run itself.
+CREATE TABLE outputs (
+    run INTEGER NOT NULL REFERENCES runs (key) ON DELETE CASCADE,
+    path TEXT NOT NULL,
+    field TEXT NOT NULL CHECK (field IN ('input', 'trigger', 'output', 'data')),
+    encoding TEXT NOT NULL CHECK (encoding IN ('text', 'zlib')),
+    body ANY NOT NULL,
+    PRIMARY KEY (run, path, field)
+) STRICT;
+
+CREATE TABLE dead_letters (
+    id TEXT PRIMARY KEY,
+    run INTEGER NOT NULL REFERENCES runs (key) ON DELETE CASCADE,
+    state TEXT NOT NULL CHECK (state IN ('OPEN', 'RETRIED', 'DISCARDED')),
+    path TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    closed_at INTEGER,
+    error TEXT NOT NULL,
+    input TEXT
+) STRICT;
+
+-- retry_run, prune_runs.
+CREATE INDEX dead_letters_run ON dead_letters (run);
+-- list_dead_letters by state.
+CREATE INDEX dead_letters_state ON dead_letters (state, id);
+
+-- AUTOINCREMENT: followers of the journal resume after an id, so none may come twice, also after prune_runs.
+CREATE TABLE journal (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    run INTEGER NOT NULL REFERENCES runs (key) ON DELETE CASCADE,
+    at INTEGER NOT NULL,
+    entries TEXT NOT NULL
+) STRICT;
+
+-- list_journal of one run.
+CREATE INDEX journal_run ON journal (run);
+
+CREATE TABLE tokens (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    hash TEXT NOT NULL UNIQUE,
+    scopes TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE nodes (
+    id TEXT PRIMARY KEY,
+    info TEXT NOT NULL,
+    started_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- How many rows there are, kept in the transactions that change them.
+CREATE TABLE counts (
+    kind TEXT NOT NULL CHECK (kind IN ('run', 'step', 'dead_letter')),
+    state TEXT NOT NULL,
+    n INTEGER NOT NULL,
+    PRIMARY KEY (kind, state)
+) STRICT, WITHOUT ROWID;

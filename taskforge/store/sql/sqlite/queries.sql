@@ -1,0 +1,426 @@
+-- Every statement of the SQLite store, named by its verb. Positional parameters, in the order of the columns.
+
+-- ---- definitions
+
+-- name: publish_workflow_find
+SELECT w.current_version, w.deleted_at, v.document
+FROM workflows AS w JOIN workflow_versions AS v ON v.workflow = w.name AND v.version = w.current_version
+WHERE w.name = ?;
+
+-- name: publish_workflow_insert
+INSERT INTO workflows (name, current_version, description, created_at, updated_at) VALUES (?1, 1, ?2, ?3, ?3);
+
+-- name: publish_workflow_update
+UPDATE workflows
+SET current_version = ?2, description = ?3, updated_at = ?4,
+    enabled = CASE WHEN deleted_at IS NULL THEN enabled ELSE 1 END, deleted_at = NULL
+WHERE name = ?1;
+
+-- name: publish_workflow_version
+INSERT INTO workflow_versions (workflow, version, media, created_at, document, source) VALUES (?, ?, ?, ?, ?, ?);
+
+-- name: set_enabled
+UPDATE workflows SET enabled = ?2, updated_at = ?3 WHERE name = ?1 AND deleted_at IS NULL
+RETURNING name, current_version, enabled, deleted_at IS NOT NULL, description, created_at, updated_at;
+
+-- name: delete_workflow
+UPDATE workflows SET deleted_at = ?2, updated_at = ?2 WHERE name = ?1 AND deleted_at IS NULL;
+
+-- name: get_workflow
+SELECT name, current_version, enabled, deleted_at IS NOT NULL, description, created_at, updated_at
+FROM workflows WHERE name = ? AND deleted_at IS NULL;
+
+-- name: list_workflows
+SELECT name, current_version, enabled, deleted_at IS NOT NULL, description, created_at, updated_at
+FROM workflows WHERE name > ? AND deleted_at IS NULL ORDER BY name LIMIT ?;
+
+-- name: get_version
+SELECT workflow, version, document, source, media, created_at
+FROM workflow_versions WHERE workflow = ? AND version = ?;
+
+-- name: list_versions
+SELECT workflow, version, document, source, media, created_at
+FROM workflow_versions WHERE workflow = ? AND version < ? ORDER BY version DESC LIMIT ?;
+
+-- ---- start_run
+
+-- name: start_run_idempotent
+SELECT key, id, number, state, request_hash, created_at FROM runs WHERE workflow = ? AND idempotency_key = ?;
+
+-- name: start_run_forget_key
+UPDATE runs SET idempotency_key = NULL WHERE key = ?;
+
+-- name: start_run_number
+UPDATE workflows SET next_number = next_number + 1 WHERE name = ? AND enabled = 1 AND deleted_at IS NULL
+RETURNING next_number - 1;
+
+-- name: start_run_insert
+INSERT INTO runs (
+    id, workflow, number, version, state, generation, revision, owner, due_at, suspect, priority, start_at,
+    trigger_type, created_at, started_at, finished_at, idempotency_key, request_hash, lineage, large, error, trigger,
+    input, output
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: start_run_step
+INSERT INTO step_runs (
+    run, path, step, kind, state, generation, attempts, failures, crashes, output, error, data, available_at, ready_at,
+    started_at, finished_at, large
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- ---- decisions on a run that is stored
+
+-- name: apply_run
+UPDATE runs
+SET state = ?3, generation = ?4, owner = ?5, due_at = ?6, suspect = ?7, output = ?8, error = ?9, started_at = ?10,
+    finished_at = ?11, large = (large & 3) | ?12, revision = revision + 1
+WHERE key = ?1 AND revision = ?2;
+
+-- name: apply_step
+INSERT INTO step_runs (
+    run, path, step, kind, state, generation, attempts, failures, crashes, output, error, data, available_at, ready_at,
+    started_at, finished_at, large
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (run, path) DO UPDATE SET
+    state = excluded.state, generation = excluded.generation, attempts = excluded.attempts,
+    failures = excluded.failures, crashes = excluded.crashes, output = excluded.output, error = excluded.error,
+    data = excluded.data, available_at = excluded.available_at, ready_at = excluded.ready_at,
+    started_at = excluded.started_at, finished_at = excluded.finished_at, large = excluded.large;
+
+-- name: apply_lease
+INSERT INTO attempts (run, id, path, generation, number, started_at, lease_owner, lease_expires_at, state)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'RUNNING');
+
+-- name: finish_attempt
+UPDATE attempts SET state = ?6, finished_at = ?7, error = ?8
+WHERE run = ?1 AND path = ?3 AND generation = ?4 AND number = ?5 AND id = ?2 AND state = 'RUNNING';
+
+-- name: apply_dead_letter
+INSERT INTO dead_letters (run, id, path, generation, input, error, created_at, state)
+VALUES (?, ?, ?, ?, ?, ?, ?, 'OPEN');
+
+-- name: apply_dead_letters_to
+UPDATE dead_letters SET state = ?2, closed_at = ?3 WHERE run = ?1 AND state = 'OPEN';
+
+-- name: apply_journal
+INSERT INTO journal (run, at, entries) VALUES (?, ?, ?);
+
+-- name: apply_large
+INSERT OR REPLACE INTO outputs (run, path, field, encoding, body) VALUES (?, ?, ?, ?, ?);
+
+-- name: apply_counts
+INSERT INTO counts (kind, state, n) VALUES (?, ?, ?) ON CONFLICT (kind, state) DO UPDATE SET n = n + excluded.n;
+
+-- ---- ownership and leases
+
+-- name: lease_steps_next_priority
+SELECT priority FROM runs WHERE due_at IS NOT NULL AND suspect = 0 AND priority < ? ORDER BY priority DESC LIMIT 1;
+
+-- name: lease_steps_due
+SELECT key FROM runs WHERE due_at IS NOT NULL AND suspect = 0 AND priority = ? AND due_at <= ? ORDER BY due_at LIMIT ?;
+
+-- name: lease_steps_suspects
+SELECT key FROM runs WHERE due_at IS NOT NULL AND suspect > 0 AND due_at <= ? ORDER BY priority DESC, due_at LIMIT ?;
+
+-- name: lease_steps_take
+UPDATE runs SET owner = ?2, due_at = NULL, revision = revision + 1 WHERE key = ?1 AND due_at IS NOT NULL;
+
+-- name: lease_steps_give_back
+UPDATE runs SET owner = NULL, due_at = ?3, revision = revision + 1 WHERE key = ?1 AND owner = ?2;
+
+-- name: next_due
+SELECT due_at FROM runs WHERE due_at IS NOT NULL AND suspect = 0 AND priority = ? ORDER BY due_at LIMIT 1;
+
+-- name: next_due_suspect
+SELECT min(due_at) FROM runs WHERE due_at IS NOT NULL AND suspect > 0;
+
+-- name: release_run
+UPDATE runs SET owner = NULL, due_at = ?3, revision = revision + 1
+WHERE key = ?1 AND revision = ?2 AND owner IS NOT NULL;
+
+-- name: renew_leases
+UPDATE attempts SET lease_expires_at = ?2 WHERE lease_owner = ?1 AND state = 'RUNNING';
+
+-- name: rescue_leases_owners
+SELECT owner FROM runs WHERE owner IS NOT NULL
+UNION SELECT lease_owner FROM attempts WHERE state = 'RUNNING';
+
+-- name: rescue_leases_runs
+SELECT key FROM runs WHERE owner = ?1 LIMIT ?2;
+
+-- name: rescue_leases_strays
+SELECT DISTINCT run FROM attempts WHERE state = 'RUNNING' AND lease_owner = ?1 LIMIT ?2;
+
+-- name: rescue_leases_lapsed
+SELECT DISTINCT run, lease_owner FROM attempts
+WHERE state = 'RUNNING' AND lease_owner IS NOT ?1 AND lease_expires_at < ?2 LIMIT ?3;
+
+-- name: rescue_leases_attempts
+SELECT path, generation, number FROM attempts WHERE state = 'RUNNING' AND lease_owner = ? AND run = ?;
+
+-- name: rescue_leases_attempt
+UPDATE attempts SET state = 'LOST', finished_at = ?5, error = ?6
+WHERE run = ?1 AND path = ?2 AND generation = ?3 AND number = ?4;
+
+-- name: rescue_leases_step
+UPDATE step_runs SET state = 'QUEUED', available_at = ?4, crashes = crashes + ?5
+WHERE run = ?1 AND path = ?2 AND generation = ?3 AND state = 'RUNNING'
+RETURNING crashes;
+
+-- name: rescue_leases_suspect
+SELECT suspect FROM runs WHERE key = ?;
+
+-- name: rescue_leases_free
+UPDATE runs SET owner = NULL, due_at = ?2, suspect = ?3, revision = revision + 1 WHERE key = ?1;
+
+-- ---- reading runs
+
+-- name: run_by_key
+SELECT key, id, number, workflow, version, trigger, trigger_type, input, created_at, priority, start_at, revision,
+    lineage, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, large
+FROM runs WHERE key = ?;
+
+-- name: run_by_id
+SELECT key, id, number, workflow, version, trigger, trigger_type, input, created_at, priority, start_at, revision,
+    lineage, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, large
+FROM runs WHERE id = ?;
+
+-- name: run_by_number
+SELECT key, id, number, workflow, version, trigger, trigger_type, input, created_at, priority, start_at, revision,
+    lineage, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, large
+FROM runs WHERE workflow = ? AND number = ?;
+
+-- name: steps_of_run
+SELECT path, step, kind, state, generation, attempts, failures, crashes, output, error, data, available_at, ready_at,
+    started_at, finished_at, large
+FROM step_runs WHERE run = ? AND path > ? ORDER BY path LIMIT ?;
+
+-- name: failed_steps_of_run
+SELECT path, step, kind, state, generation, attempts, failures, crashes, output, error, data, available_at, ready_at,
+    started_at, finished_at, large
+FROM step_runs WHERE run = ? AND path > ? AND state = 'FAILED' ORDER BY path LIMIT ?;
+
+-- name: attempts_of_run
+SELECT id, path, generation, number, started_at, lease_owner, lease_expires_at, state, finished_at, error
+FROM attempts WHERE run = ? AND path BETWEEN ? AND ? ORDER BY path, generation, number;
+
+-- name: attempts_of_step
+SELECT id, path, generation, number, started_at, lease_owner, lease_expires_at, state, finished_at, error
+FROM attempts WHERE run = ? AND path = ? ORDER BY generation, number;
+
+-- name: attempts_of_whole_run
+SELECT id, path, generation, number, started_at, lease_owner, lease_expires_at, state, finished_at, error
+FROM attempts WHERE run = ? ORDER BY path, generation, number;
+
+-- name: large_value
+SELECT encoding, body FROM outputs WHERE run = ? AND path = ? AND field = ?;
+
+-- name: count_steps
+SELECT count(*) FROM step_runs WHERE run = ?;
+
+-- name: list_runs_newest
+SELECT key, id, number, workflow, version, trigger, trigger_type, input, created_at, priority, start_at, revision,
+    lineage, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, large
+FROM runs
+WHERE key < ?1 AND key >= ?2 AND created_at BETWEEN ?3 AND ?4 AND (?5 IS NULL OR trigger_type = ?5)
+ORDER BY key DESC LIMIT ?6;
+
+-- name: list_runs_of_workflow
+SELECT key, id, number, workflow, version, trigger, trigger_type, input, created_at, priority, start_at, revision,
+    lineage, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, large
+FROM runs
+WHERE workflow = ?7 AND number <= ?8 AND key < ?1 AND key >= ?2 AND created_at BETWEEN ?3 AND ?4
+    AND (?5 IS NULL OR trigger_type = ?5) AND (?9 IS NULL OR state IN (SELECT value FROM json_each(?9)))
+ORDER BY number DESC LIMIT ?6;
+
+-- name: list_runs_in_state
+SELECT key, id, number, workflow, version, trigger, trigger_type, input, created_at, priority, start_at, revision,
+    lineage, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, large
+FROM runs
+WHERE state = ?7 AND key < ?1 AND key >= ?2 AND created_at BETWEEN ?3 AND ?4 AND (?5 IS NULL OR trigger_type = ?5)
+    AND (?8 IS NULL OR workflow = ?8)
+ORDER BY key DESC LIMIT ?6;
+
+-- name: list_runs_first_since
+SELECT key FROM runs WHERE created_at >= ? ORDER BY created_at, key LIMIT 1;
+
+-- name: list_runs_last_until
+SELECT key FROM runs WHERE created_at <= ? ORDER BY created_at DESC, key DESC LIMIT 1;
+
+-- name: list_runs_cursor_number
+SELECT number FROM runs WHERE key = ? AND workflow = ?;
+
+-- name: list_runs_workflow_size
+SELECT next_number FROM workflows WHERE name = ?;
+
+-- name: list_journal
+SELECT journal.id, runs.id, journal.at, journal.entries FROM journal JOIN runs ON runs.key = journal.run
+WHERE journal.id > ? ORDER BY journal.id LIMIT ?;
+
+-- name: list_journal_of_run
+SELECT journal.id, runs.id, journal.at, journal.entries FROM journal JOIN runs ON runs.key = journal.run
+WHERE journal.run = ? AND journal.id > ? ORDER BY journal.id LIMIT ?;
+
+-- name: last_journal_id
+SELECT coalesce(max(id), 0) FROM journal;
+
+-- ---- dead letters
+
+-- name: get_dead_letter
+SELECT d.id, d.state, r.id, r.number, r.workflow, d.path, d.generation, d.input, d.error, d.created_at, d.closed_at
+FROM dead_letters AS d JOIN runs AS r ON r.key = d.run WHERE d.id = ?;
+
+-- name: list_dead_letters
+SELECT d.id, d.state, r.id, r.number, r.workflow, d.path, d.generation, d.input, d.error, d.created_at, d.closed_at
+FROM dead_letters AS d JOIN runs AS r ON r.key = d.run WHERE d.id < ? ORDER BY d.id DESC LIMIT ?;
+
+-- name: list_dead_letters_in_state
+SELECT d.id, d.state, r.id, r.number, r.workflow, d.path, d.generation, d.input, d.error, d.created_at, d.closed_at
+FROM dead_letters AS d JOIN runs AS r ON r.key = d.run WHERE d.state = ? AND d.id < ? ORDER BY d.id DESC LIMIT ?;
+
+-- name: discard_dead_letter
+UPDATE dead_letters SET state = 'DISCARDED', closed_at = ?2 WHERE id = ?1 AND state = 'OPEN';
+
+-- ---- access
+
+-- name: create_token
+INSERT INTO tokens (id, name, hash, scopes, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?);
+
+-- name: list_tokens
+SELECT id, name, hash, scopes, created_at, expires_at FROM tokens ORDER BY id;
+
+-- name: find_token
+SELECT id, name, hash, scopes, created_at, expires_at FROM tokens WHERE hash = ?;
+
+-- name: revoke_token
+DELETE FROM tokens WHERE id = ?;
+
+-- ---- nodes and upkeep
+
+-- name: register_node
+INSERT INTO nodes (id, info, started_at) VALUES (?1, ?2, ?3)
+ON CONFLICT (id) DO UPDATE SET info = excluded.info, started_at = excluded.started_at;
+
+-- name: register_node_forget
+DELETE FROM nodes WHERE id <> ?;
+
+-- name: prune_runs_find
+SELECT key, created_at FROM runs
+WHERE created_at >= ?1 AND created_at < ?2 AND finished_at < ?2
+    AND NOT EXISTS (SELECT 1 FROM dead_letters AS d WHERE d.run = runs.key AND d.state = 'OPEN')
+ORDER BY created_at LIMIT ?3;
+
+-- name: prune_runs_state
+SELECT state FROM runs
+WHERE key = ?1 AND finished_at < ?2
+    AND NOT EXISTS (SELECT 1 FROM dead_letters AS d WHERE d.run = runs.key AND d.state = 'OPEN');
+
+-- name: prune_runs_steps
+SELECT state, count(*) FROM step_runs WHERE run = ? GROUP BY state;
+
+-- name: prune_runs_dead_letters
+SELECT state, count(*) FROM dead_letters WHERE run = ? GROUP BY state;
+
+-- name: prune_runs_delete
+DELETE FROM runs WHERE key = ?;
+
+-- name: stats_counts
+SELECT kind, state, n FROM counts;
+
+-- name: stats_ready
+SELECT count(*), min(available_at) FROM step_runs WHERE state = 'QUEUED' AND available_at <= ?;
+
+-- name: property_get
+SELECT value FROM properties WHERE name = ?;
+
+-- name: property_put
+INSERT INTO properties (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+
+-- ---- check: each statement returns what breaks the rule, one line each
+
+-- name: check_counts
+WITH really (kind, state, n) AS (
+    SELECT 'run', state, count(*) FROM runs GROUP BY state
+    UNION ALL SELECT 'step', state, count(*) FROM step_runs GROUP BY state
+    UNION ALL SELECT 'dead_letter', state, count(*) FROM dead_letters GROUP BY state
+),
+both (kind, state, kept, n) AS (
+    SELECT counts.kind, counts.state, counts.n, coalesce(really.n, 0)
+    FROM counts LEFT JOIN really USING (kind, state)
+    UNION ALL
+    SELECT really.kind, really.state, 0, really.n FROM really
+    WHERE NOT EXISTS (SELECT 1 FROM counts WHERE counts.kind = really.kind AND counts.state = really.state)
+)
+SELECT kind, state, kept, n FROM both WHERE kept <> n;
+
+-- name: check_terminal_runs
+SELECT workflow || '#' || number FROM runs
+WHERE state IN ('SUCCEEDED', 'FAILED', 'CANCELLED')
+    AND (owner IS NOT NULL OR due_at IS NOT NULL OR finished_at IS NULL OR EXISTS (
+        SELECT 1 FROM step_runs WHERE run = runs.key AND state IN ('QUEUED', 'RUNNING', 'WAITING')))
+LIMIT 50;
+
+-- name: check_run_ends
+SELECT runs.workflow || '#' || runs.number
+FROM journal JOIN runs ON runs.key = journal.run, json_each(journal.entries) AS entry
+WHERE entry.value ->> 'run' IN ('SUCCEEDED', 'FAILED', 'CANCELLED')
+GROUP BY runs.key
+HAVING count(*) <> runs.generation - (runs.state IN ('QUEUED', 'RUNNING', 'WAITING'))
+LIMIT 50;
+
+-- name: check_step_ends
+SELECT runs.workflow || '#' || runs.number || ' ' || (entry.value ->> 'step')
+FROM journal JOIN runs ON runs.key = journal.run, json_each(journal.entries) AS entry
+WHERE entry.value ->> 'step' IS NOT NULL
+GROUP BY runs.key, entry.value ->> 'step'
+HAVING sum(entry.value ->> 'to' IN ('SUCCEEDED', 'FAILED', 'SKIPPED', 'CANCELLED'))
+    > 1 + sum(coalesce(entry.value ->> 'code' = 'RETRY_ASKED', 0))
+LIMIT 50;
+
+-- name: check_stuck_runs
+SELECT workflow || '#' || number FROM runs
+WHERE state IN ('QUEUED', 'RUNNING', 'WAITING') AND (owner IS NULL) = (due_at IS NULL)
+LIMIT 50;
+
+-- name: check_stuck_steps
+SELECT runs.workflow || '#' || runs.number || ' ' || path
+FROM step_runs JOIN runs ON runs.key = step_runs.run
+WHERE step_runs.state = 'QUEUED' AND available_at IS NULL
+LIMIT 50;
+
+-- name: check_lost_running
+SELECT runs.workflow || '#' || runs.number || ' ' || path
+FROM attempts JOIN runs ON runs.key = attempts.run
+WHERE attempts.state = 'RUNNING' AND runs.owner IS NOT attempts.lease_owner
+LIMIT 50;
+
+-- name: check_running_steps
+SELECT runs.workflow || '#' || runs.number || ' ' || attempts.path
+FROM attempts JOIN runs ON runs.key = attempts.run
+    LEFT JOIN step_runs ON step_runs.run = attempts.run AND step_runs.path = attempts.path
+WHERE attempts.state = 'RUNNING'
+    AND (step_runs.state IS NOT 'RUNNING' OR step_runs.generation <> attempts.generation)
+LIMIT 50;
+
+-- name: check_attempt_numbers
+SELECT runs.workflow || '#' || runs.number || ' ' || attempts.path
+FROM attempts JOIN runs ON runs.key = attempts.run
+    JOIN step_runs ON step_runs.run = attempts.run AND step_runs.path = attempts.path
+GROUP BY attempts.run, attempts.path, attempts.generation
+HAVING min(attempts.number) <> 1 OR max(attempts.number) <> count(*)
+    OR (attempts.generation = step_runs.generation AND max(attempts.number) <> step_runs.attempts)
+LIMIT 50;
+
+-- name: check_letters_without_failure
+SELECT dead_letters.id
+FROM dead_letters
+    LEFT JOIN step_runs ON step_runs.run = dead_letters.run AND step_runs.path = dead_letters.path
+WHERE dead_letters.state = 'OPEN'
+    AND (step_runs.state IS NOT 'FAILED' OR step_runs.generation <> dead_letters.generation)
+LIMIT 50;
+
+-- name: check_failures_without_letter
+SELECT runs.workflow || '#' || runs.number || ' ' || step_runs.path
+FROM runs JOIN step_runs ON step_runs.run = runs.key AND step_runs.path = runs.error ->> 'step'
+WHERE runs.state = 'FAILED' AND step_runs.state = 'FAILED' AND step_runs.attempts > 0 AND NOT EXISTS (
+    SELECT 1 FROM dead_letters WHERE run = runs.key AND path = step_runs.path AND generation = step_runs.generation)
+LIMIT 50;

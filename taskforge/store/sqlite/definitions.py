@@ -1,0 +1,68 @@
+"""Workflows and their versions."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from taskforge.core.errors import NotFound
+from taskforge.store.protocol import Published, VersionRow, WorkflowRow
+from taskforge.store.sqlite.connection import Session
+
+
+def publish_workflow(
+    session: Session, name: str, document: str, source: str, media: str, description: str | None, now: int
+) -> Published:
+    found = session.row("publish_workflow_find", (name,))
+    if found is None:
+        session.write("publish_workflow_insert", (name, description, now))
+        session.write("publish_workflow_version", (name, 1, media, now, document, source))
+        return Published(name, 1, changed=True, created=True)
+    version, deleted_at, newest = found
+    if newest == document:
+        if deleted_at is None:
+            return Published(name, version, changed=False, created=False)
+        session.write("publish_workflow_update", (name, version, description, now))
+        return Published(name, version, changed=True, created=True)
+    session.write("publish_workflow_version", (name, version + 1, media, now, document, source))
+    session.write("publish_workflow_update", (name, version + 1, description, now))
+    return Published(name, version + 1, changed=True, created=deleted_at is not None)
+
+
+def set_enabled(session: Session, name: str, enabled: bool, now: int) -> WorkflowRow:
+    row = session.row("set_enabled", (name, enabled, now))
+    return _workflow(row) if row is not None else _no_workflow(name)
+
+
+def delete_workflow(session: Session, name: str, now: int) -> None:
+    if not session.write("delete_workflow", (name, now)):
+        _no_workflow(name)
+
+
+def get_workflow(session: Session, name: str) -> WorkflowRow:
+    row = session.row("get_workflow", (name,))
+    return _workflow(row) if row is not None else _no_workflow(name)
+
+
+def list_workflows(session: Session, cursor: str | None, limit: int) -> list[WorkflowRow]:
+    return [_workflow(row) for row in session.rows("list_workflows", (cursor or "", limit))]
+
+
+def get_version(session: Session, name: str, version: int) -> VersionRow:
+    row = session.row("get_version", (name, version))
+    if row is None:
+        raise NotFound(f"workflow {name} has no version {version}")
+    return VersionRow._make(row)
+
+
+def list_versions(session: Session, name: str, cursor: int | None, limit: int) -> list[VersionRow]:
+    after = 2**62 if cursor is None else cursor
+    return [VersionRow._make(row) for row in session.rows("list_versions", (name, after, limit))]
+
+
+def _workflow(row: tuple[Any, ...]) -> WorkflowRow:
+    name, version, enabled, deleted, description, created_at, updated_at = row
+    return WorkflowRow(name, version, bool(enabled), bool(deleted), description, created_at, updated_at)
+
+
+def _no_workflow(name: str) -> NoReturn:
+    raise NotFound(f"there is no workflow {name}")

@@ -1,0 +1,214 @@
+"""Opening the database file: what it is, whether it is whole, and which migrations it needs.
+
+A new database is made under another name and renamed when it is complete, so that a file of zero bytes, or a `-wal`
+without its database, is always damage and never the start of a silently empty database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import apsw
+
+from taskforge import __version__
+from taskforge.core.errors import StartupError
+from taskforge.store.migrate import Applied, Migration, load_migrations, pending
+from taskforge.store.sqlite.connection import APPLICATION_ID, configure_writer, open_connection, require_library
+from taskforge.store.sqlite.marks import mark_open, missing_log, was_open
+
+_CHECKED_AFTER_CRASH: Final = 16 * 1024 * 1024
+"""Size up to which a file is read whole after a crash: about 15 ms a MiB."""
+
+_CREATE_REGISTER = """
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    number INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    checksum TEXT NOT NULL,
+    applied_at INTEGER NOT NULL,
+    program_version TEXT NOT NULL
+) STRICT
+"""
+_REGISTER = "INSERT INTO schema_migrations (number, name, checksum, applied_at, program_version) VALUES (?, ?, ?, ?, ?)"
+
+
+class Prepared(NamedTuple):
+    """A database that is whole and up to date; `notices` is what a person should know about its past."""
+
+    conn: apsw.Connection
+    notices: list[str]
+
+
+def prepare(path: Path, backups: Path, now: int, *, vfs: str | None = None) -> Prepared:
+    """Open the database, made or migrated where needed.
+
+    StartupError with one clear line otherwise, and then nothing was changed."""
+    require_library()
+    migrations = load_migrations("sqlite")
+    with startup_errors(path):
+        if not path.exists():
+            _create(path, migrations, now)
+        _look_at_files(path)
+        has_log = wal_path(path).exists()
+        conn = open_connection(path, vfs=vfs)
+        try:
+            # Until the file is known to be ours and of our time, closing must not move the WAL into it.
+            conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            missing = pending(_look_inside(conn, path), migrations, program_version=__version__, place=str(path))
+            if missing:
+                back_up(conn, backups / f"{path.stem}-before-{missing[-1].number:04d}-{now}.db")
+                _apply(conn, missing, now)
+            conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+            notices: list[str] = []
+            if was_open(conn):
+                notices += [] if has_log else [missing_log(path)]
+                _look_for_damage(conn, path)
+            configure_writer(conn)
+            mark_open(conn)
+        except BaseException:
+            conn.close()
+            raise
+        return Prepared(conn, notices)
+
+
+@contextlib.contextmanager
+def startup_errors(path: Path) -> Iterator[None]:
+    """Turn every error of opening into a StartupError that names the path and says what to do."""
+    try:
+        yield
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        raise StartupError(
+            f"{path} is damaged or no database ({error}). Nothing was changed. Restore a backup with "
+            "`taskforge db restore`, or move the file away to start anew"
+        ) from None
+    except apsw.FullError:
+        raise StartupError(f"the disk that holds {path} is full. Make room and start again") from None
+    except (apsw.ReadOnlyError, apsw.PermissionsError, apsw.CantOpenError) as error:
+        raise StartupError(
+            f"{path} cannot be opened for writing ({error}): check the owner and mode of the file and of its directory"
+        ) from None
+    except apsw.BusyError:
+        raise StartupError(f"another program holds {path}. Close it and start again") from None
+    except apsw.Error as error:
+        raise StartupError(f"{path} cannot be opened: {error}. Check the disk") from None
+    except OSError as error:
+        raise StartupError(f"{error.filename or path}: {error.strerror or error}") from None
+
+
+def back_up(conn: apsw.Connection, target: Path) -> None:
+    """Copy the database to `target`: absent or whole, never half under its name; mode 0600."""
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    unfinished = target.with_name(f"{target.name}.part")
+    unfinished.unlink(missing_ok=True)
+    try:
+        _touch_private(unfinished)
+        conn.execute("VACUUM INTO ?", (str(unfinished),))
+        _sync(unfinished)
+        unfinished.rename(target)
+        _sync(target.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+
+
+def applied_migrations(conn: apsw.Connection) -> list[Applied]:
+    """Return the rows of `schema_migrations`, in order."""
+    query = "SELECT number, name, checksum, applied_at, program_version FROM schema_migrations ORDER BY number"
+    return [Applied._make(row) for row in conn.execute(query).fetchall()]
+
+
+def wal_path(path: Path) -> Path:
+    """Return where SQLite keeps the write-ahead log of a database."""
+    return path.with_name(f"{path.name}-wal")
+
+
+def _create(path: Path, migrations: Sequence[Migration], now: int) -> None:
+    if wal_path(path).exists():
+        raise StartupError(
+            f"{wal_path(path)} is there but {path} is not: the database was moved or deleted without its log. "
+            "Nothing was changed. Put the database back beside its log, or restore a backup with `taskforge db restore`"
+        )
+    unfinished = path.with_name(f"{path.name}.new")
+    unfinished.unlink(missing_ok=True)
+    unfinished.with_name(f"{unfinished.name}-journal").unlink(missing_ok=True)
+    _touch_private(unfinished)
+    conn = open_connection(unfinished)
+    try:
+        conn.pragma("page_size", 4096)
+        conn.pragma("auto_vacuum", 2)
+        conn.pragma("synchronous", 2)
+        _apply(conn, migrations, now)
+    finally:
+        conn.close()
+    _sync(unfinished)
+    unfinished.rename(path)
+    _sync(path.parent)
+
+
+def _look_at_files(path: Path) -> None:
+    """Notice from outside what SQLite would silently take for a new or a shorter database."""
+    if not path.is_file():
+        raise StartupError(f"{path} is no file")
+    if path.stat().st_size == 0:
+        raise StartupError(
+            f"{path} is empty (0 bytes), so what was in it is lost. Nothing was changed. Restore a backup with "
+            "`taskforge db restore`, or move the file and what lies beside it away to start anew"
+        )
+
+
+def _look_inside(conn: apsw.Connection, path: Path) -> list[Applied]:
+    tables = {name for (name,) in conn.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()}
+    if "schema_migrations" not in tables or conn.pragma("application_id") != APPLICATION_ID:
+        raise StartupError(
+            f"{path} is a SQLite database, but not one of TaskForge. Nothing was changed. Move it away, or choose "
+            "another home with TASKFORGE_HOME"
+        )
+    wanted = conn.pragma("page_count") * conn.pragma("page_size")
+    log = wal_path(path)
+    if path.stat().st_size < wanted and not (log.exists() and log.stat().st_size):
+        raise StartupError(
+            f"{path} is cut short: it has {path.stat().st_size} bytes and should have {wanted}. Nothing was changed. "
+            "Restore a backup with `taskforge db restore`"
+        )
+    return applied_migrations(conn)
+
+
+def _look_for_damage(conn: apsw.Connection, path: Path) -> None:
+    """After a crash, have SQLite read a small file whole; a large one is left to `taskforge db check`."""
+    if path.stat().st_size <= _CHECKED_AFTER_CRASH:
+        for (found,) in conn.execute("PRAGMA quick_check(1)").fetchall():
+            if found != "ok":
+                raise apsw.CorruptError(found)
+
+
+def _apply(conn: apsw.Connection, migrations: Sequence[Migration], now: int) -> None:
+    """Apply each migration in a transaction of its own, together with its row in the register."""
+    for migration in migrations:
+        conn.execute("BEGIN IMMEDIATE")
+        try:
+            conn.execute(_CREATE_REGISTER)
+            conn.execute(migration.sql)
+            conn.pragma("application_id", APPLICATION_ID)
+            conn.execute(_REGISTER, (migration.number, migration.name, migration.checksum, now, __version__))
+            conn.execute("COMMIT")
+        except BaseException:
+            if conn.in_transaction:
+                with contextlib.suppress(apsw.Error):
+                    conn.execute("ROLLBACK")
+            raise
+
+
+def _touch_private(path: Path) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

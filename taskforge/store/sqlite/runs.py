@@ -1,0 +1,127 @@
+"""Starting runs and applying decisions to them: the hot path. Every function is one verb inside a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+from taskforge.core.errors import IdempotencyMismatch, LeaseLost, NotFound, WorkflowDisabled
+from taskforge.core.snapshot import Changes
+from taskforge.store.protocol import NewRun, StartedRun
+from taskforge.store.sqlite.connection import Session
+from taskforge.store.sqlite.large import INPUT, RUN_OUTPUT, TRIGGER, Encoded, step_rows, store_large
+
+IDEMPOTENCY_KEPT_MS: Final = 7 * 24 * 3_600_000
+"""How long an Idempotency-Key names the run that it started."""
+
+
+def start_run(
+    session: Session, new: NewRun, changes: Changes, journal: str | None, large: Encoded | None
+) -> StartedRun:
+    if new.idempotency_key is not None:
+        earlier = _started_before(session, new, new.idempotency_key)
+        if earlier is not None:
+            return earlier
+    numbered = session.rows("start_run_number", (new.workflow,))
+    if not numbered:
+        _refuse_start(session, new.workflow)
+    number = numbered[0][0]
+    run = changes.run
+    input: str | None = new.input
+    trigger: str | None = new.trigger
+    output, mask = run.output, 0
+    if large:
+        if ("", "input") in large:
+            input, mask = None, mask | INPUT
+        if ("", "trigger") in large:
+            trigger, mask = None, mask | TRIGGER
+        if ("", "output") in large:
+            output, mask = None, mask | RUN_OUTPUT
+    session.execute(
+        session.sql["start_run_insert"],
+        (
+            new.id, new.workflow, number, new.version, run.state, run.generation, changes.revision + 1, run.owner,
+            run.due_at, run.suspect, new.priority, new.start_at, new.trigger_type, new.created_at, run.started_at,
+            run.finished_at, new.idempotency_key, new.request_hash, new.lineage, mask, run.error, trigger, input,
+            output,
+        ),
+    )  # fmt: skip
+    key = session.last_insert_rowid()
+    if changes.steps:
+        session.executemany(session.sql["start_run_step"], step_rows(key, changes.steps, large))
+    _write_rest(session, key, changes, journal, large)
+    return StartedRun(new.id, key, number, run.state, True)
+
+
+def start_runs(
+    session: Session, runs: Sequence[tuple[NewRun, Changes, str | None, Encoded | None]]
+) -> list[StartedRun]:
+    return [start_run(session, *run) for run in runs]
+
+
+def apply_changes(session: Session, changes: Changes, journal: str | None, large: Encoded | None) -> None:
+    """Apply a decision on a stored run, guarded by its revision and by the token of every attempt that ends."""
+    run, key, sql = changes.run, changes.key, session.sql
+    output, mask = run.output, 0
+    if large and ("", "output") in large:
+        output, mask = None, RUN_OUTPUT
+    session.execute(
+        sql["apply_run"],
+        (
+            key, changes.revision, run.state, run.generation, run.owner, run.due_at, run.suspect, output, run.error,
+            run.started_at, run.finished_at, mask,
+        ),
+    )  # fmt: skip
+    if session.changes() != 1:
+        raise LeaseLost(f"run {key} has moved on from revision {changes.revision}")
+    for end in changes.ends:
+        session.execute(sql["finish_attempt"], (key, *end))
+        if session.changes() != 1:
+            raise LeaseLost(f"attempt {end.id} of run {key} holds no lease any more")
+    if changes.steps:
+        session.executemany(sql["apply_step"], step_rows(key, changes.steps, large))
+    if changes.dead_letters_to is not None:
+        closed = session.write("apply_dead_letters_to", (key, changes.dead_letters_to, changes.now))
+        if closed:
+            session.add("dead_letter", "OPEN", -closed)
+            session.add("dead_letter", changes.dead_letters_to, closed)
+    _write_rest(session, key, changes, journal, large)
+
+
+def _write_rest(session: Session, key: int, changes: Changes, journal: str | None, large: Encoded | None) -> None:
+    sql = session.sql
+    if changes.leases:
+        session.executemany(sql["apply_lease"], [(key, *lease) for lease in changes.leases])
+    if changes.dead_letters:
+        session.executemany(sql["apply_dead_letter"], [(key, *letter) for letter in changes.dead_letters])
+        session.add("dead_letter", "OPEN", len(changes.dead_letters))
+    if large:
+        store_large(session, key, large)
+    if journal is not None:
+        session.execute(sql["apply_journal"], (key, changes.now, journal))
+    counts = session.counts
+    for name, difference in changes.counts.items():
+        counts[name] = counts.get(name, 0) + difference
+
+
+def _started_before(session: Session, new: NewRun, idempotency_key: str) -> StartedRun | None:
+    row = session.row("start_run_idempotent", (new.workflow, idempotency_key))
+    if row is None:
+        return None
+    key, id, number, state, request_hash, created_at = row
+    if created_at < new.created_at - IDEMPOTENCY_KEPT_MS:
+        session.write("start_run_forget_key", (key,))
+        return None
+    if request_hash != new.request_hash:
+        raise IdempotencyMismatch(
+            f"the Idempotency-Key {idempotency_key!r} started {new.workflow}#{number} with another body; send the same "
+            "body, or choose another key",
+            detail={"run": id},
+        )
+    return StartedRun(id, key, number, state, False)
+
+
+def _refuse_start(session: Session, workflow: str) -> NoReturn:
+    if session.row("get_workflow", (workflow,)) is None:
+        raise NotFound(f"there is no workflow {workflow}")
+    raise WorkflowDisabled(f"workflow {workflow} is disabled; enable it with `taskforge workflow enable {workflow}`")

@@ -1,0 +1,306 @@
+"""The store on one SQLite file. Each method is one verb of `store.protocol`; the SQL is in the modules by subject."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from taskforge.core.clock import Clock
+from taskforge.core.jsontext import dumps
+from taskforge.core.snapshot import Changes
+from taskforge.store.protocol import (
+    DeadLetterRow,
+    JournalRow,
+    NewRun,
+    Published,
+    Rescued,
+    RunFilter,
+    RunRow,
+    RunRows,
+    StartedRun,
+    Stats,
+    TokenRow,
+    VersionRow,
+    WorkflowRow,
+)
+from taskforge.store.sql import load_queries
+from taskforge.store.sqlite import (
+    dead_letters,
+    definitions,
+    health,
+    leases,
+    opening,
+    rescue,
+    run_reads,
+    runs,
+    tokens,
+    upkeep,
+)
+from taskforge.store.sqlite.connection import Session, configure_reader, open_connection
+from taskforge.store.sqlite.large import Encoded, encode, find_large
+from taskforge.store.sqlite.readers import Readers
+from taskforge.store.sqlite.writer import QUEUE_LIMIT, Writer
+
+_ENCODE_HERE = 32_768
+"""Characters of large values up to which they are compressed on the event loop; more go to a reader's thread."""
+
+
+class SqliteStore:
+    """`protocol.Store` on a file. Made by `open`; `close` commits what is queued."""
+
+    def __init__(self, path: Path, writer: Writer, readers: Readers, notices: list[str]) -> None:
+        self.path = path
+        self.notices = notices
+        """What a person should know about how the database was found."""
+        self._writer = writer
+        self._readers = readers
+        self._prune_from = 0
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        *,
+        clock: Clock,
+        backups: Path | None = None,
+        readers: int = 2,
+        queue_limit: int = QUEUE_LIMIT,
+        vfs: str | None = None,
+    ) -> SqliteStore:
+        """Open the database at `path`, made or migrated where needed; `clock` dates the migrations.
+
+        A backup is written to `backups` (default: the folder of that name beside the file) before a migration.
+        Raises StartupError with one clear line; then nothing was changed."""
+        loop = asyncio.get_running_loop()
+        sql = load_queries("sqlite")
+        conn, notices = opening.prepare(path, backups or path.parent / "backups", clock.now(), vfs=vfs)
+
+        def connect() -> Session:
+            reader = open_connection(path, vfs=vfs)
+            configure_reader(reader)
+            return Session(reader, sql)
+
+        writer = Writer(Session(conn, sql), path, loop=loop, queue_limit=queue_limit)
+        return cls(path, writer, Readers(connect, path, loop=loop, size=readers), notices)
+
+    async def close(self) -> None:
+        await self._readers.close()
+        await self._writer.close()
+
+    @property
+    def on_failure(self) -> Callable[[BaseException], None]:
+        return self._writer.on_failure
+
+    @on_failure.setter
+    def on_failure(self, called: Callable[[BaseException], None]) -> None:
+        self._writer.on_failure = called
+
+    @property
+    def commits(self) -> int:
+        """Transactions committed since the store was opened."""
+        return self._writer.commits
+
+    @property
+    def verbs(self) -> int:
+        """Verbs that these transactions held."""
+        return self._writer.verbs
+
+    # ---- definitions
+
+    async def publish_workflow(
+        self, name: str, document: str, source: str, media: str, description: str | None, now: int
+    ) -> Published:
+        return await self._writer.submit(definitions.publish_workflow, name, document, source, media, description, now)
+
+    async def set_enabled(self, name: str, enabled: bool, now: int) -> WorkflowRow:
+        return await self._writer.submit(definitions.set_enabled, name, enabled, now)
+
+    async def delete_workflow(self, name: str, now: int) -> None:
+        await self._writer.submit(definitions.delete_workflow, name, now)
+
+    async def get_workflow(self, name: str) -> WorkflowRow:
+        return await self._readers.submit(definitions.get_workflow, name)
+
+    async def list_workflows(self, cursor: str | None, limit: int) -> list[WorkflowRow]:
+        return await self._readers.submit(definitions.list_workflows, cursor, limit)
+
+    async def get_version(self, name: str, version: int) -> VersionRow:
+        return await self._readers.submit(definitions.get_version, name, version)
+
+    async def list_versions(self, name: str, cursor: int | None, limit: int) -> list[VersionRow]:
+        return await self._readers.submit(definitions.list_versions, name, cursor, limit)
+
+    # ---- runs: verbs that apply a decision
+
+    async def start_run(self, new: NewRun, changes: Changes) -> StartedRun:
+        large = await self._encode(changes, new)
+        return await self._writer.enqueue(runs.start_run, new, changes, _journal(changes), large)
+
+    async def start_runs(self, runs_: Sequence[tuple[NewRun, Changes]]) -> list[StartedRun]:
+        work = [(new, changes, _journal(changes), await self._encode(changes, new)) for new, changes in runs_]
+        return await self._writer.enqueue(runs.start_runs, work)
+
+    async def advance_run(self, changes: Changes) -> None:
+        await self._apply(changes)
+
+    async def finish_attempt(self, changes: Changes) -> None:
+        await self._apply(changes)
+
+    async def resume_wait(self, changes: Changes) -> None:
+        await self._apply(changes)
+
+    async def cancel_run(self, changes: Changes) -> None:
+        await self._apply(changes)
+
+    async def retry_run(self, changes: Changes) -> None:
+        await self._apply(changes)
+
+    async def _apply(self, changes: Changes) -> None:
+        large = await self._encode(changes)
+        await self._writer.enqueue(runs.apply_changes, changes, _journal(changes), large)
+
+    async def _encode(self, changes: Changes, new: NewRun | None = None) -> Encoded | None:
+        values = find_large(changes, new)
+        if not values:
+            return None
+        if sum(len(text) for _, _, text in values) <= _ENCODE_HERE:
+            return encode(values)
+        return await asyncio.to_thread(encode, values)
+
+    # ---- runs: ownership and leases
+
+    async def lease_steps(self, owner: str, now: int, limit: int, *, suspects: bool = False) -> list[RunRows]:
+        keys = await self._writer.submit(leases.lease_steps, owner, now, limit, suspects)
+        if not keys:
+            return []
+        try:
+            return await self._readers.submit(run_reads.load_runs, keys)
+        except BaseException:
+            # Nobody would drive them: the caller does not know that it holds them.
+            self._writer.enqueue(leases.give_back, keys, owner, now)
+            raise
+
+    async def release_run(self, key: int, revision: int, due_at: int) -> None:
+        await self._writer.submit(leases.release_run, key, revision, due_at)
+
+    async def renew_leases(self, owner: str, until: int) -> int:
+        return await self._writer.submit(leases.renew_leases, owner, until)
+
+    async def rescue_leases(self, dead_owners: Sequence[str] | None, now: int, keep: str | None = None) -> Rescued:
+        attempts = freed = 0
+        if dead_owners is None:
+            owners: list[str | None] = [None]
+        elif dead_owners:
+            owners = list(dead_owners)
+        else:
+            owners = [owner for owner in await self._writer.submit(rescue.held_by) if owner != keep]
+        for owner in owners:
+            while True:
+                if owner is None:
+                    found = await self._writer.submit(rescue.rescue_lapsed, keep, now)
+                else:
+                    found = await self._writer.submit(rescue.rescue_owner, owner, now)
+                attempts += found.attempts
+                freed += found.runs
+                if found.runs < rescue.CHUNK:
+                    break
+        return Rescued(attempts, freed)
+
+    async def next_due(self, *, suspects: bool = False) -> int | None:
+        return await self._readers.submit(leases.next_due, suspects)
+
+    async def load_run(self, key: int) -> RunRows:
+        return await self._readers.submit(run_reads.load_run, key)
+
+    # ---- runs: reads
+
+    async def get_run(self, ref: str) -> RunRow:
+        return await self._readers.submit(run_reads.get_run, ref)
+
+    async def get_run_rows(
+        self, ref: str, *, steps: Literal["none", "failed", "all"] = "all", cursor: str | None = None, limit: int = 500
+    ) -> RunRows:
+        return await self._readers.submit(run_reads.get_run_rows, ref, steps, cursor, limit)
+
+    async def count_steps(self, key: int) -> int:
+        return await self._readers.submit(run_reads.count_steps, key)
+
+    async def list_runs(self, chosen: RunFilter) -> list[RunRow]:
+        return await self._readers.submit(run_reads.list_runs, chosen)
+
+    async def list_journal(self, run_key: int | None, after: int, limit: int) -> list[JournalRow]:
+        return await self._readers.submit(run_reads.list_journal, run_key, after, limit)
+
+    async def last_journal_id(self) -> int:
+        return await self._readers.submit(run_reads.last_journal_id)
+
+    # ---- dead letters
+
+    async def get_dead_letter(self, id: str) -> DeadLetterRow:
+        return await self._readers.submit(dead_letters.get_dead_letter, id)
+
+    async def list_dead_letters(self, state: str | None, cursor: str | None, limit: int) -> list[DeadLetterRow]:
+        return await self._readers.submit(dead_letters.list_dead_letters, state, cursor, limit)
+
+    async def discard_dead_letter(self, id: str, now: int) -> DeadLetterRow:
+        return await self._writer.submit(dead_letters.discard_dead_letter, id, now)
+
+    # ---- access
+
+    async def create_token(self, row: TokenRow) -> None:
+        await self._writer.submit(tokens.create_token, row)
+
+    async def list_tokens(self) -> list[TokenRow]:
+        return await self._readers.submit(tokens.list_tokens)
+
+    async def find_token(self, hash: str) -> TokenRow | None:
+        return await self._readers.submit(tokens.find_token, hash)
+
+    async def revoke_token(self, id: str) -> None:
+        await self._writer.submit(tokens.revoke_token, id)
+
+    # ---- nodes and upkeep
+
+    async def register_node(self, id: str, info: str, now: int) -> list[str]:
+        return await self._writer.submit(upkeep.register_node, id, info, now)
+
+    async def prune_runs(self, ended_before: int, limit: int) -> int:
+        found = await self._readers.submit(upkeep.find_ended, self._prune_from, ended_before, limit)
+        # The next call goes on where this one ends, so that runs which stay are not looked at again and again.
+        self._prune_from = found[-1][1] if len(found) == limit else 0
+        return await self._writer.submit(upkeep.prune_runs, [key for key, _ in found], ended_before) if found else 0
+
+    async def stats(self, now: int) -> Stats:
+        return await self._readers.submit(upkeep.stats, now, self.path)
+
+    async def check(self) -> list[str]:
+        findings = list(self.notices)
+        for part in health.PARTS:
+            findings += await self._readers.submit(part)
+        return findings
+
+    async def ping(self) -> None:
+        await self._writer.submit(_nothing)
+
+    async def back_up(self, target: Path) -> None:
+        """Write a copy of the database to `target`: absent or whole, mode 0600."""
+
+        def copy() -> None:
+            conn = open_connection(self.path)
+            try:
+                opening.back_up(conn, target)
+            finally:
+                conn.close()
+
+        with opening.startup_errors(target):
+            await asyncio.to_thread(copy)
+
+
+def _journal(changes: Changes) -> str | None:
+    return dumps(changes.journal) if changes.journal else None
+
+
+def _nothing(session: Session) -> None:
+    """Show that the writer turns."""

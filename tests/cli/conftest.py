@@ -1,0 +1,58 @@
+"""One server for the tests of the command line that leave it as they found it; workflows that need no network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import ServerProcess, running_server
+
+GREET = """\
+name: greet
+inputs:
+  type: object
+  properties: {who: {type: string, default: world}, times: {type: integer, default: 1}}
+steps:
+  - id: words
+    transform: '${{ "hello " + $input.who }}'
+  - id: route
+    switch:
+      - when: '${{ $input.times > 1 }}'
+        steps: [{id: many, transform: '${{ [range($input.times) | $words] }}'}]
+      - else: [{id: one, transform: '${{ [$words] }}'}]
+output: '${{ {who: $input.who, times: $input.times, said: $route} }}'
+"""
+BREAK = """\
+name: break
+steps:
+  - id: before
+    transform: 1
+  - id: stop
+    fail: {message: "no \\e[31mway\\e[0m"}
+"""
+REFUSED = """\
+name: refused
+steps:
+  - id: call
+    http: {method: GET, url: "http://127.0.0.1:9/"}
+    retry: {max_attempts: 2, initial: 10ms}
+"""
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the workflows greet, break and refused."""
+    folder = tmp_path_factory.mktemp("workflows")
+    for name, text in (("greet", GREET), ("break", BREAK), ("refused", REFUSED)):
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, files: Path) -> Iterator[ServerProcess]:
+    """A server that has these workflows."""
+    with running_server(tmp_path_factory.mktemp("served")) as found:
+        assert found.run_cli("apply", str(files)).returncode == 0
+        yield found
