@@ -46,7 +46,7 @@ def test_without_an_input_the_schemas_own_default_is_taken() -> None:
 
 
 def test_a_default_is_never_shared_between_runs() -> None:
-    schema = {"properties": {"a": {"default": []}}}
+    schema: dict[str, Any] = {"properties": {"a": {"default": []}}}
     apply_defaults(schema)["a"].append(1)
     assert apply_defaults(schema) == {"a": []}
 
@@ -58,7 +58,8 @@ def test_a_default_is_never_shared_between_runs() -> None:
         ({"required": ["a", "b"]}, {"b": 1}, ['input: "a" is missing']),
         ({"properties": {"repo": {}}, "additionalProperties": False}, {"reop": 1},
          ['input: unknown field "reop"; did you mean "repo"?']),
-        ({"properties": {"a": {"type": ["string", "null"]}}}, {"a": 3}, ["input.a: must be text or null, not a number"]),
+        ({"properties": {"a": {"type": ["string", "null"]}}}, {"a": 3},
+         ["input.a: must be text or null, not a number"]),
         ({"properties": {"a": {"items": {"enum": [1, "x"]}}}}, {"a": [1, 2]}, ['input.a[1]: must be one of 1, "x"']),
         ({"properties": {"n": {"minimum": 3}}}, {"n": 2}, ["input.n: must be at least 3"]),
         ({"properties": {"n": {"type": "integer"}}}, {"n": 1.5}, ["input.n: must be a whole number, not a number"]),
@@ -69,9 +70,9 @@ def test_a_default_is_never_shared_between_runs() -> None:
         ({"properties": {"s": {"uniqueItems": True}}}, {"s": [1, 1.0]}, ["input.s: has an item twice"]),
         ({"properties": {"s": {"uniqueItems": True}}}, {"s": [{"a": 1, "b": 2}, {"b": 2, "a": 1}]},
          ["input.s: has an item twice"]),
-        ({"properties": {"s": False}}, {"s": 1}, ["input.s: is not allowed"]),
+        ({"properties": {"s": False}}, {"s": 1}, ["input: 1 is not allowed"]),
         ({"anyOf": [{"type": "string"}, {"type": "null"}]}, 1, ["input: fits none of the 2 forms that are allowed"]),
-        ({"oneOf": [{}, {}]}, 1, ["input: fits more than one of the forms"]),
+        ({"oneOf": [{}, {}]}, 1, ["input: fits more than one of the forms, and may fit only one"]),
         ({"not": {}}, 1, ["input: has a form that is not allowed"]),
         ({"properties": {"e": {"format": "email"}}}, {"e": "no"}, []),
         ({"properties": {"n": {"type": "integer"}}}, {"n": 12345678901234567890}, []),
