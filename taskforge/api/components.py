@@ -108,6 +108,7 @@ def components() -> dict[str, Any]:
         "Failure": _FAILURE,
         "Status": _object({"status": _TEXT}),
         "Document": {"type": "object"},
+        "WorkflowDocument": {"description": "As contracts/workflow.schema.json has it; errors have their place."},
         "Stats": _object({
             "runs": _COUNTS | {"required": [str(state) for state in RunState]},
             "steps": _COUNTS | {"required": [str(state) for state in StepState]},

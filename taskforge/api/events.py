@@ -9,7 +9,7 @@ from starlette.responses import Response, StreamingResponse
 
 from taskforge.api.call import Call
 from taskforge.api.journal_shapes import BEGINNING, Entry, Place, entries_after, log_line, parse_place
-from taskforge.api.query import DEFAULT_LIMIT, encode_cursor
+from taskforge.api.query import DEFAULT_LIMIT, LOGS, encode_cursor
 from taskforge.core.errors import InvalidRequest, Unauthorized
 from taskforge.core.jsontext import dump_bytes, dumps
 from taskforge.core.problem import Problem
@@ -38,7 +38,8 @@ async def stream_events(call: Call) -> Response:
 async def list_logs(call: Call) -> Response:
     """The run's journal as lines for people, oldest first."""
     limit = call.asked.get("limit", DEFAULT_LIMIT)
-    place: Place = call.asked.get("cursor", BEGINNING)
+    cursor: int | None = call.asked.get("cursor")
+    place = BEGINNING if cursor is None else Place.from_number(cursor)
     rows, _, _ = await call.service.get_run(call.params["run"], steps="none")
     journal = await call.service.list_journal(rows.run.id, max(place.row - 1, 0), limit + 2)
     found: list[Entry] = []
@@ -47,7 +48,7 @@ async def list_logs(call: Call) -> Response:
         if len(found) > limit:
             break
     shown = found[:limit]
-    following = encode_cursor("logs", str(shown[-1].place)) if len(found) > limit else None
+    following = encode_cursor(LOGS, shown[-1].place.to_number()) if len(found) > limit else None
     body = {"items": [log_line(entry) for entry in shown], "next_cursor": following}
     return Response(dump_bytes(body), 200, None, "application/json")
 

@@ -9,6 +9,8 @@ from taskforge.core.clock import to_rfc3339
 from taskforge.core.jsontext import loads
 from taskforge.store.protocol import JournalRow
 
+_POSITION_BITS = 24  # more entries than that in one decision would be a run of another size altogether
+
 
 class Place(NamedTuple):
     """An entry's place: its decision's id in the order of commits, and its position in it."""
@@ -18,6 +20,14 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.row}.{self.position}"
+
+    def to_number(self) -> int:
+        """The place as one number, for cursors."""
+        return self.row << _POSITION_BITS | self.position
+
+    @classmethod
+    def from_number(cls, number: int) -> Place:
+        return cls(number >> _POSITION_BITS, number & (1 << _POSITION_BITS) - 1)
 
 
 BEGINNING = Place(0, -1)

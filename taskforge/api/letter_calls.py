@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from taskforge.api.call import Call, json_response
 from taskforge.api.paging import page
+from taskforge.api.query import DEAD_LETTERS
 from taskforge.api.schemas import dead_letter_shape, run_shape
 
 
@@ -18,7 +19,7 @@ async def list_dead_letters(call: Call) -> Response:
     async def fetch(cursor: Any, limit: int) -> list[Any]:
         return await call.service.list_dead_letters(state, cursor, limit)
 
-    return await page(call, "dead-letters", fetch, lambda row: row.id, dead_letter_shape)
+    return await page(call, DEAD_LETTERS, fetch, lambda row: row.id, dead_letter_shape)
 
 
 async def get_dead_letter(call: Call) -> Response:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from taskforge.api.query import DURATION_PATTERN
 from taskforge.api.route import Field, JsonBody, Schema, Scope
 from taskforge.core.clock import from_rfc3339
-from taskforge.core.durations import parse_duration
+from taskforge.core.durations import MAX_DURATION_MS, parse_duration
 
 MAX_BATCH = 1000
 MAX_PRIORITY = 1000
@@ -26,9 +27,9 @@ def _priority(value: Any) -> int:
 
 
 def _whole(value: Any, low: int, high: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high or value % 1:
         raise ValueError(f"it must be a whole number from {low} to {high}")
-    return value
+    return int(value)
 
 
 def _delay(value: Any) -> int:
@@ -74,7 +75,13 @@ def _time(value: Any) -> int | None:
     return from_rfc3339(value)
 
 
-_DURATION: Schema = {"type": ["string", "number"], "examples": ["10m"]}
+_DURATION: Schema = {
+    "type": ["string", "number"],
+    "pattern": DURATION_PATTERN,
+    "minimum": 0,
+    "maximum": MAX_DURATION_MS // 1000,
+    "examples": ["10m"],
+}
 _VERSION = Field("version", _version, {"type": "integer", "minimum": 1}, "The version to run; the newest without it.")
 _PRIORITY = Field(
     "priority",

@@ -119,7 +119,7 @@ def _request_body(body: JsonBody | DocumentBody) -> dict[str, Any]:
             "description": "The workflow document itself.",
             "content": {
                 "application/yaml": {"schema": {"type": "string"}},
-                "application/json": {"schema": {"type": "object"}},
+                "application/json": {"schema": {"$ref": "#/components/schemas/WorkflowDocument"}},
             },
         }
     schema = {"$ref": f"#/components/schemas/{body.schema_name}"}

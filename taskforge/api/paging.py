@@ -8,13 +8,13 @@ from typing import Any
 from starlette.responses import Response
 
 from taskforge.api.call import Call, json_response
-from taskforge.api.query import DEFAULT_LIMIT, encode_cursor
+from taskforge.api.query import DEFAULT_LIMIT, CursorKind, encode_cursor
 
 Fetch = Callable[[Any, int], Awaitable[list[Any]]]
 
 
 async def page(
-    call: Call, kind: str, fetch: Fetch, key: Callable[[Any], str | int], shape: Callable[[Any], dict[str, Any]]
+    call: Call, kind: CursorKind, fetch: Fetch, key: Callable[[Any], str | int], shape: Callable[[Any], dict[str, Any]]
 ) -> Response:
     """Answer one page. `fetch(cursor, limit)` is asked for one row more, which tells whether another page follows."""
     limit = call.asked.get("limit", DEFAULT_LIMIT)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
-from taskforge.api.journal_shapes import Place, parse_place
 from taskforge.api.route import Param, Schema
 from taskforge.core.clock import from_rfc3339
 from taskforge.core.durations import parse_duration
@@ -69,39 +66,47 @@ def _accepted(known: dict[str, Param]) -> str:
     return "accepted: " + ", ".join(known) if known else "this call takes no query parameters"
 
 
-# ---- cursors: opaque to callers; the word inside keeps a cursor of one list from being used in another
+# ---- cursors: opaque to callers; the first letter keeps a cursor of one list from being used in another
 
 
-def encode_cursor(kind: str, value: str | int | None) -> str | None:
+class CursorKind(NamedTuple):
+    """What a list goes on after: `letter` begins its cursors, `numeric` says that it is a number."""
+
+    letter: str
+    numeric: bool
+
+    @property
+    def pattern(self) -> str:
+        return f"^{self.letter}" + ("[0-9a-f]{1,15}$" if self.numeric else "([0-9a-f]{2}){1,512}$")
+
+
+WORKFLOWS = CursorKind("w", False)
+VERSIONS = CursorKind("v", True)
+RUNS = CursorKind("r", True)
+STEPS = CursorKind("s", False)
+LOGS = CursorKind("l", True)
+DEAD_LETTERS = CursorKind("d", False)
+
+
+def encode_cursor(kind: CursorKind, value: str | int) -> str:
     """An opaque text for the place after which a list goes on."""
-    if value is None:
-        return None
-    return base64.urlsafe_b64encode(f"{kind}:{value}".encode()).decode().rstrip("=")
+    return kind.letter + (f"{value:x}" if isinstance(value, int) else value.encode().hex())
 
 
-def _decode_cursor(kind: str, text: str) -> str:
-    try:
-        padded = text.encode("ascii") + b"=" * (-len(text) % 4)
-        word, _, value = base64.b64decode(padded, b"-_", validate=True).decode().partition(":")
-    except (UnicodeError, binascii.Error, ValueError):
-        word, value = "", ""
-    if word != kind or not value or "\x00" in value:
-        raise ValueError("it is not a cursor of this list; take next_cursor from the answer before")
-    return value
-
-
-def cursor_param(kind: str, *, numeric: bool = False, name: str = "cursor") -> Param:
-    """The `cursor` of a list."""
+def cursor_param(kind: CursorKind, name: str = "cursor") -> Param:
+    """The parameter that takes cursors of a kind; its value is what `encode_cursor` was given."""
+    form = re.compile(kind.pattern)
 
     def parse(text: str) -> str | int:
-        value = _decode_cursor(kind, text)
-        if not numeric:
-            return value
-        if not (value.isascii() and value.isdigit() and len(value) <= 18):
-            raise ValueError("it is not a cursor of this list; take next_cursor from the answer before")
-        return int(value)
+        if form.fullmatch(text) is None:
+            raise ValueError(f"it is not a cursor of this list; take {_SOURCE[name]} from the answer before")
+        return int(text[1:], 16) if kind.numeric else bytes.fromhex(text[1:]).decode(errors="replace")
 
-    return Param(name, parse, {"type": "string"}, "Where to go on: next_cursor of the answer before.")
+    schema: Schema = {"type": "string", "pattern": kind.pattern}
+    return Param(name, parse, schema, f"Where to go on: {_SOURCE[name]} of the answer before.")
+
+
+_SOURCE = {"cursor": "next_cursor", "steps_cursor": "steps_cursor"}
 
 
 # ---- the parameters
@@ -151,6 +156,16 @@ def choice_param(name: str, choices: tuple[str, ...], doc: str, *, multiple: boo
     return Param(name, parse, schema, doc, multiple)
 
 
+def _duration_pattern() -> str:
+    """Units fall and at least one stands there: `1h30m`, not `30m1h`; or a number alone."""
+    number = r"[0-9]+(\.[0-9]+)?"
+    parts = [number + unit for unit in ("d", "h", "m", "s", "ms")]
+    ways = [part + "".join(f"({later})?" for later in parts[index + 1 :]) for index, part in enumerate(parts)]
+    return f"^({'|'.join([number, *ways])})$"
+
+
+DURATION_PATTERN = _duration_pattern()
+
 _TIME: Schema = {"type": "string", "format": "date-time"}
 
 LIMIT = Param(
@@ -160,7 +175,10 @@ LIMIT = Param(
     "How many items at most.",
 )
 WAIT = Param(
-    "wait", _parse_wait, {"type": "string"}, "Answer with the run when it has ended or this time is over, such as 30s."
+    "wait",
+    _parse_wait,
+    {"type": "string", "pattern": DURATION_PATTERN, "examples": ["30s"]},
+    "Answer with the run when it has ended or this time is over; at most 10m.",
 )
 SINCE = Param("since", _parse_time, _TIME, "Created at this time or later.")
 UNTIL = Param("until", _parse_time, _TIME, "Created at this time or earlier.")
@@ -168,18 +186,8 @@ WORKFLOW = Param("workflow", _parse_text, {"type": "string", "minLength": 1}, "T
 TRIGGER = Param("trigger", _parse_text, {"type": "string", "minLength": 1}, "The trigger's type, such as manual.")
 RUN_STATE = choice_param("state", tuple(RunState), "One state, or several with commas.", multiple=True)
 DEAD_STATE = choice_param("state", tuple(DeadLetterState), "The dead letter's state.")
-STEPS = choice_param(
+CHOSEN_STEPS = choice_param(
     "steps",
     ("none", "failed", "all"),
     "Which steps the answer has. Without it, the first 500 by path, and steps_cursor for the rest.",
 )
-
-
-def _parse_log_cursor(text: str) -> Place:
-    try:
-        return parse_place(_decode_cursor("logs", text))
-    except ValueError:
-        raise ValueError("it is not a cursor of this list; take next_cursor from the answer before") from None
-
-
-LOG_CURSOR = Param("cursor", _parse_log_cursor, {"type": "string"}, "Where to go on: next_cursor of the answer before.")

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from taskforge.api.call import Call, json_response
 from taskforge.api.paging import page
-from taskforge.api.query import encode_cursor
+from taskforge.api.query import RUNS, STEPS, encode_cursor
 from taskforge.api.schemas import run_shape, started_shape, steps_shape, with_pending
 from taskforge.core.errors import InvalidRequest
 from taskforge.core.problem import Problem
@@ -74,7 +74,7 @@ async def list_runs(call: Call) -> Response:
             )
         )
 
-    return await page(call, "runs", fetch, lambda row: row.key, run_shape)
+    return await page(call, RUNS, fetch, lambda row: row.key, run_shape)
 
 
 async def get_run(call: Call) -> Response:
@@ -121,7 +121,7 @@ async def _show(call: Call, ref: str, chosen: str | None, headers: dict[str, str
     limit = call.asked.get("limit", STEPS_PAGE)
     head, steps, following = await _steps(call, ref, kind, after, limit)
     if chosen is None or following is None or "limit" in call.asked:
-        shape = head | {"steps": steps, "steps_cursor": encode_cursor("steps", following)}
+        shape = head | {"steps": steps, "steps_cursor": following and encode_cursor(STEPS, following)}
         return json_response(shape, 200, headers)
     return StreamingResponse(_every_step(call, head, steps, following, kind), 200, headers, "application/json")
 

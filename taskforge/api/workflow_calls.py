@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from taskforge.api.call import Call, json_response
 from taskforge.api.paging import page
-from taskforge.api.query import parse_whole
+from taskforge.api.query import VERSIONS, WORKFLOWS, parse_whole
 from taskforge.api.schemas import version_shape, workflow_shape
 from taskforge.core.errors import InvalidDefinition, NotFound
 from taskforge.core.jsontext import dump_bytes
@@ -50,7 +50,7 @@ async def list_workflows(call: Call) -> Response:
     async def fetch(cursor: Any, limit: int) -> list[Any]:
         return await call.service.list_workflows(cursor, limit)
 
-    return await page(call, "workflows", fetch, lambda row: row.name, workflow_shape)
+    return await page(call, WORKFLOWS, fetch, lambda row: row.name, workflow_shape)
 
 
 async def get_workflow(call: Call) -> Response:
@@ -80,7 +80,7 @@ async def list_versions(call: Call) -> Response:
             raise NotFound(f"there is no workflow {quoted(name)}")
         return rows
 
-    return await page(call, "versions", fetch, lambda row: row.version, version_shape)
+    return await page(call, VERSIONS, fetch, lambda row: row.version, version_shape)
 
 
 async def get_version(call: Call) -> Response:

@@ -60,12 +60,12 @@ def show(session: Session, identifier: str) -> None:
     for label, text in (("run", _run(letter)), ("step", letter["path"]), ("since", letter.get("created_at"))):
         screen.line(Paint(f"  {label:<8}", "dim"), str(text or ""))
     error = letter.get("error") or {}
-    screen.line(Paint("  error   ", "dim"), Paint(failure(error), "red"))
+    screen.paragraph(Paint("  error   ", "dim"), Paint(failure(error), "red"), hang=10)
     if isinstance(error, dict) and error.get("detail"):
         screen.line(Paint("  detail  ", "dim"), encode(error["detail"], indent=None))
     for attempt in _attempts(session, letter):
-        cells: list[Cell] = [state(attempt["state"]), f"  {failure(attempt.get('error'))}"]
-        screen.line(Paint(f"  attempt {attempt['number']:<3} ", "dim"), *cells)
+        number = Paint(f"  attempt {attempt['number']:<3} ", "dim")
+        screen.paragraph(number, state(attempt["state"]), "  ", failure(attempt.get("error")), hang=14)
     if letter.get("input") is not None:
         screen.line(Paint("  input", "dim"))
         screen.text("\n".join(f"    {line}" for line in encode(letter["input"]).splitlines()))

@@ -70,6 +70,26 @@ def cut(text: str, columns: int) -> str:
     return kept + "…"
 
 
+def fold(text: str, first: int, rest: int) -> list[str]:
+    """Break text at spaces, or within words that are too long; `first` columns for the first line, `rest` after it."""
+    lines, room = [""], max(first, 1)
+    for word in text.split(" "):
+        joined = f"{lines[-1]} {word}" if lines[-1] else word
+        if width(joined) <= room:
+            lines[-1] = joined
+            continue
+        if lines[-1]:
+            lines.append("")
+        room = max(rest, 1) if len(lines) > 1 else room
+        while width(word) > room:
+            taken = cut(word, room + 1)[:-1] or word[0]
+            lines[-1], word = taken, word[len(taken) :]
+            lines.append("")
+            room = max(rest, 1)
+        lines[-1] = word
+    return lines
+
+
 class Screen:
     """Standard output and standard error, as this process has them."""
 
@@ -119,6 +139,20 @@ class Screen:
     def line(self, *cells: Cell) -> None:
         """One line of the answer, cut at the terminal's width."""
         self._write(sys.stdout, self._joined(sys.stdout, cells, self.columns) + "\n")
+
+    def paragraph(self, *cells: Cell, hang: int) -> None:
+        """A line whose last cell goes on below, `hang` columns in, where the terminal is too narrow for it."""
+        *heads, last = cells
+        whole = escape(_text(last))
+        first, more = whole.lstrip(" "), list[str]()
+        gap = " " * (len(whole) - len(first))
+        if self.columns is not None:
+            taken = sum(width(escape(_text(cell))) for cell in (*heads, gap))
+            first, *more = fold(first, self.columns - taken, self.columns - hang)
+        style = last.style if isinstance(last, Paint) else ""
+        self.line(*heads, gap, Paint(first, style))
+        for text in more:
+            self.line(" " * hang, Paint(text, style))
 
     def document(self, value: Any) -> None:
         """The whole answer as one JSON or YAML document."""

@@ -87,14 +87,14 @@ def run(session: Session, /, workflow: str, inputs: Sequence[str], wait: str | N
     if wait is None and not follow:
         _say_started(session, name, started)
         return Exit.DONE
-    if not session.screen.quiet and not session.machine:
-        session.screen.note(f"{name} has started")
     return watch(session, str(started["id"]), name, limit, follow=follow)
 
 
 def watch(session: Session, run_id: str, name: str, limit_s: float | None, *, follow: bool) -> int:
     """Wait for a run's end and show it. Exit code 1 unless it SUCCEEDED."""
     try:
+        if not session.machine:
+            session.screen.note(f"{name} has started")
         found = _await_end(session, run_id, name, limit_s, follow=follow)
     except KeyboardInterrupt:
         raise CommandError(

@@ -47,9 +47,8 @@ def draw_run(screen: Screen, run: dict[str, Any], document: Any, now: int) -> No
         screen.line(Paint(f"  … {more} more steps: taskforge runs show {reference(run)} --steps all", "dim"))
     if run.get("error"):
         where = run["error"].get("step")
-        screen.line(
-            Paint("  error   ", "dim"), Paint(failure(run["error"]), "red"), f"  (step {where})" if where else ""
-        )
+        told = failure(run["error"]) + (f" (step {where})" if where else "")
+        screen.paragraph(Paint("  error   ", "dim"), Paint(told, "red"), hang=10)
     if run.get("output") is not None:
         screen.line(Paint("  output  ", "dim"), _compact(run["output"]))
 
@@ -92,7 +91,8 @@ def _draw_steps(screen: Screen, steps: list[dict[str, Any]], places: dict[str, P
     for line in lines:
         bare = line.name.lstrip(_STROKES)
         gap = " " * max(wide - width(line.name), 0) + "  " if line.step else ""
-        screen.line(Paint(line.name[: len(line.name) - len(bare)], "dim"), bare, gap, *line.cells)
+        margin = Paint(line.name[: len(line.name) - len(bare)], "dim")
+        screen.paragraph(margin, bare, gap, *line.cells, hang=width(line.name) + 3)
 
 
 class _Line(NamedTuple):

@@ -201,6 +201,7 @@ FAILURE_CODES: dict[str, str] = {
     "CONNECT_REFUSED": "the connection was refused",
     "CONNECT_FAILED": "the connection could not be made",
     "CONNECT_TIMEOUT": "the connection was not made in time",
+    "READ_TIMEOUT": "the server was silent for longer than the read timeout",
     "TLS_FAILED": "the TLS handshake or certificate failed",
     "CONNECTION_RESET": "the connection broke before the answer was complete",
     "HALF_BODY": "the answer ended before its length",

@@ -21,7 +21,7 @@ from taskforge.core.problem import Pointer, Problem, format_path, quoted, sugges
 from taskforge.core.templated import describe
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-MAX_REFERENCES = 20_000
+MAX_REFERENCES = 5_000
 """References that are followed in one check, and 20 more for each value of the input."""
 MAX_PROBLEMS = 50
 _ENDLESS = "the schema refers to itself without end, or the input is nested too deeply"
@@ -381,6 +381,8 @@ def _plain(error: Any) -> list[Problem]:
         patterns = list(error.schema.get("patternProperties", {}))
         extra = [key for key in value if key not in known and not any(re.search(text, key) for text in patterns)]
         return [_unknown(path, key, known) for key in extra]
+    if keyword == "oneOf" and not error.context:
+        return [Problem(path, "fits more than one of the forms, and may fit only one")]
     return [Problem(path, _message(keyword, wanted, value, error.message))]
 
 
@@ -415,14 +417,11 @@ def _message(keyword: str | None, wanted: Any, value: JSON, said: str) -> str:
     if keyword is not None and keyword in _BOUNDS:
         return _BOUNDS[keyword].format(wanted)
     if keyword in ("anyOf", "oneOf"):
-        several = keyword == "oneOf" and "more than one" in said
-        return (
-            "fits more than one of the forms" if several else f"fits none of the {len(wanted)} forms that are allowed"
-        )
+        return f"fits none of the {len(wanted)} forms that are allowed"
     if keyword == "not":
         return "has a form that is not allowed"
     if keyword is None:
-        return "is not allowed"
+        return f"{_cut(dumps(value))} is not allowed"
     return _cut(said)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from urllib.parse import quote
 
 import pytest
@@ -8,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskforge.api import query
-from taskforge.api.query import encode_cursor, read_query
+from taskforge.api.query import RUNS as RUNS_CURSOR
+from taskforge.api.query import WORKFLOWS, CursorKind, encode_cursor, read_query
+from taskforge.core.durations import parse_duration
 from taskforge.core.errors import InvalidRequest
 from tests.api.asgi import request
 from tests.api.gate import ADMIN, make_gate
@@ -21,7 +24,7 @@ RUNS = (
     query.UNTIL,
     query.LIMIT,
     query.WAIT,
-    query.cursor_param("runs", numeric=True),
+    query.cursor_param(RUNS_CURSOR),
 )
 
 
@@ -33,7 +36,7 @@ def wrong(text: str) -> dict[str, str | None]:
 
 
 def test_what_is_given_comes_as_values() -> None:
-    cursor = encode_cursor("runs", 42)
+    cursor = encode_cursor(RUNS_CURSOR, 42)
     text = f"workflow=a&state=FAILED,QUEUED&state=FAILED&limit=500&wait=1.5s&cursor={cursor}&since=1970-01-01T00:00:01Z"
     assert read_query(text.encode(), RUNS) == {
         "workflow": "a",
@@ -83,7 +86,7 @@ def test_a_state_is_refused_with_the_nearest_state() -> None:
 
 
 def test_a_cursor_of_another_list_is_refused() -> None:
-    for cursor in (encode_cursor("workflows", "a"), encode_cursor("runs", "a"), encode_cursor("runs", "-1")):
+    for cursor in (encode_cursor(WORKFLOWS, "a"), "r", "r-1", "rg", "r" + "1" * 16, "42"):
         assert list(wrong(f"cursor={cursor}")) == ["cursor"]
 
 
@@ -93,11 +96,16 @@ def test_a_query_that_is_no_text_is_refused() -> None:
             read_query(raw, RUNS)
 
 
-@given(kind=st.sampled_from(["workflows", "dead-letters", "steps"]), value=st.text(min_size=1).filter(str.isprintable))
-def test_a_cursor_comes_back_as_it_was(kind: str, value: str) -> None:
+KINDS = [query.WORKFLOWS, query.VERSIONS, query.RUNS, query.STEPS, query.LOGS, query.DEAD_LETTERS]
+
+
+@given(
+    kind=st.sampled_from(KINDS), text=st.text(st.characters(codec="utf-8"), min_size=1, max_size=100), data=st.data()
+)
+def test_a_cursor_comes_back_as_it_was(kind: CursorKind, text: str, data: st.DataObject) -> None:
+    value = data.draw(st.integers(0, 2**60 - 1)) if kind.numeric else text
     param = query.cursor_param(kind)
     cursor = encode_cursor(kind, value)
-    assert cursor is not None
     assert cursor == quote(cursor, safe="")
     assert read_query(f"cursor={cursor}".encode(), (param,)) == {"cursor": value}
 
@@ -114,3 +122,17 @@ async def test_a_wrong_query_is_a_problem_that_repeats_no_values() -> None:
     assert (reply.status, reply.code) == (422, "INVALID_REQUEST")
     assert [entry["path"] for entry in reply.json()["errors"]] == ["token", "limit"]
     assert b"tf_secret" not in reply.body
+
+
+@given(text=st.from_regex(query.DURATION_PATTERN, fullmatch=True) | st.text("0123456789.dhms ", max_size=8))
+def test_the_schema_of_a_duration_admits_what_is_read(text: str) -> None:
+    try:
+        parse_duration(text)
+    except ValueError as error:
+        assert "too long" in str(error) or re.fullmatch(query.DURATION_PATTERN, text) is None or len(text) > 64
+    else:
+        assert re.fullmatch(query.DURATION_PATTERN, text.strip(" "))
+
+
+def test_every_list_has_cursors_of_its_own() -> None:
+    assert len({kind.letter for kind in KINDS}) == len(KINDS)

@@ -149,3 +149,8 @@ def test_what_is_no_place_is_refused(text: str) -> None:
 
 def test_places_are_in_the_order_of_commits() -> None:
     assert BEGINNING < Place(1, 0) < Place(1, 1) < parse_place("1") < Place(2, 0)
+
+
+@pytest.mark.parametrize("place", [Place(0, 0), Place(1, 0), Place(2**35, 2**24 - 1)])
+def test_a_place_is_a_number_too(place: Place) -> None:
+    assert Place.from_number(place.to_number()) == place
