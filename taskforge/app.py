@@ -28,12 +28,15 @@ from taskforge.core.definition import Definition, DefinitionLimits, load_plan, p
 from taskforge.core.errors import StartupError, TaskForgeError
 from taskforge.core.model import JSON, Plan
 from taskforge.core.problem import Problem
+from taskforge.engine.children import Children
 from taskforge.engine.drivers import Drivers
 from taskforge.engine.evaluation import Expressions
 from taskforge.engine.executor import Executor
 from taskforge.engine.plans import Plans
 from taskforge.engine.service import Service
+from taskforge.engine.starting import Starts
 from taskforge.engine.timers import Timers
+from taskforge.engine.workflow_state import WorkflowState
 from taskforge.expressions.evaluator import Evaluator, Limits
 from taskforge.expressions.template import parse_template
 from taskforge.observe.logs import configure_logging, get_logger
@@ -105,17 +108,21 @@ class Server:
         settings = self.settings
         reader = Reader(settings, evaluator)
         plans = Plans(store, reader.load)
-        expressions = Expressions(evaluator)
+        state = WorkflowState(store, self.clock)
+        expressions = Expressions(evaluator, state)
         executor = Executor(
             self.clock,
             expressions,
             {"http": http},
+            state=state,
             limit=settings.engine.max_attempts_in_flight,
             default_timeout_ms=_ms(settings.http.default_timeout_seconds),
             output_limit=settings.limits.output_bytes,
         )
         lease_ms = _ms(settings.engine.lease_seconds)
-        drivers = Drivers(store, self.clock, expressions, executor, plans, self.node, lease_ms)
+        drivers = Drivers(
+            store, self.clock, expressions, executor, plans, self.node, lease_ms, settings.limits.foreach_items
+        )
         timers = Timers(
             store,
             self.clock,
@@ -126,7 +133,11 @@ class Server:
             poll_s=settings.engine.poll_seconds,
         )
         drivers.on_failure = timers.on_failure = self._failed
-        service = Service(store, self.clock, drivers, plans, reader, timers, input_limit=settings.limits.input_bytes)
+        starts = Starts(store, self.clock, drivers, plans, settings.limits.input_bytes)
+        children = Children(store, self.clock, drivers, starts)
+        executor.start_child = children.start_child
+        timers.on_upkeep = children.catch_up
+        service = Service(store, self.clock, drivers, plans, reader, timers, starts=starts, children=children)
         self._install_signals()
         await timers.start()
         web = _Web(create_api(service, settings, self.clock), settings)

@@ -53,6 +53,18 @@ class NothingToRetry(Conflict):
     code, title = "NOTHING_TO_RETRY", "Nothing to retry"
 
 
+class RunUndone(Conflict):
+    """The run's undo steps have run: it can only be replayed."""
+
+    code, title = "UNDONE", "The run has been undone"
+
+
+class StepUnknown(TaskForgeError):
+    """The run has no such step that has begun."""
+
+    code, status, title = "STEP_UNKNOWN", 422, "Unknown step"
+
+
 class DeadLetterClosed(Conflict):
     """The dead letter was retried or discarded before; `detail.state` says which."""
 
@@ -220,6 +232,19 @@ FAILURE_CODES: dict[str, str] = {
     "RELEASED": "the server shut down before the attempt ended; it is tried again at once",
     "CRASH_LOOP": "the server died each time it ran this step, at last while nothing else ran",
     "CANCELLED": "the run was cancelled",
+    "NEED_FAILED": "a step that this one needs failed",
+    "REPEAT_EXHAUSTED": "a `repeat` reached its `max` before its condition was true",
+    "UNKNOWN_OUTCOME": "an attempt of an `effect: once` step may have taken effect, so it was not sent again",
+    "WAIT_TIMEOUT": "the signal that the step waited for did not come in time",
+    "CHILD_NOT_STARTED": "the child run could not be started",
+    "CHILD_FAILED": "the child run FAILED",
+    "CHILD_CANCELLED": "the child run was CANCELLED",
+    "RECURSION_LIMIT": "too many runs are above this one",
+    "CONCURRENCY_SKIPPED": "as many runs as `concurrency` allows were in progress, and `on_limit` is skip",
+    "CONCURRENCY_REPLACED": "a newer run took this one's place: `on_limit` is cancel_oldest",
+    "CONCURRENCY_DEADLOCK": "a run that waits for this one holds the place that it needs",
+    "QUEUE_TIMEOUT": "the run was not begun within its `max_queue_time`",
+    "STATE_CONFLICT": "the state's value was not the one that `set_state` expected",
     "STEP_CRASHED": "the step's own code raised an unexpected error",
 }
 """Codes of failures of steps, attempts and runs, with their meaning."""

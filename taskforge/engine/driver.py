@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 
 from taskforge.core import events as ev
 from taskforge.core.decide import Context, decide
-from taskforge.core.errors import LeaseLost, NothingToRetry, RunEnded, RunNotEnded, TaskForgeError, Unavailable
+from taskforge.core.errors import (
+    LeaseLost,
+    NothingToRetry,
+    RunEnded,
+    RunNotEnded,
+    RunUndone,
+    StepUnknown,
+    TaskForgeError,
+    Unavailable,
+)
 from taskforge.core.model import Prepared
 from taskforge.core.snapshot import Changes, RunSnapshot
 from taskforge.core.states import RunState
@@ -29,11 +38,15 @@ _PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Pauses between tries to store an outcome while the store cannot take it (a full disk); the last one repeats."""
 
 
+Asked = ev.CancelAsked | ev.RetryAsked | ev.SignalSent
+"""Events that somebody waits for."""
+
+
 @dataclass(slots=True)
-class _Asked:
+class _Question:
     """An event that somebody waits for: it is decided alone, and they get the run or the refusal."""
 
-    event: ev.CancelAsked | ev.RetryAsked
+    event: Asked
     answer: asyncio.Future[RunSnapshot]
 
 
@@ -45,7 +58,7 @@ class Driver:
         self.is_open = True
         self._drivers = drivers
         self._events: list[ev.Event] = []
-        self._asked: list[_Asked] = []
+        self._asked: list[_Question] = []
         self._pumping = False
         self._timer: asyncio.TimerHandle | None = None
         self._preparing: set[asyncio.Task[None]] = set()
@@ -72,10 +85,10 @@ class Driver:
             self._pumping = True
             await self._pump()
 
-    async def ask(self, event: ev.CancelAsked | ev.RetryAsked) -> RunSnapshot:
-        """Decide the event alone. Raises RunEnded, RunNotEnded, NothingToRetry or a store's refusal."""
+    async def ask(self, event: Asked) -> RunSnapshot:
+        """Decide the event alone. Raises RunEnded, RunNotEnded, NothingToRetry, RunUndone, or a store's refusal."""
         answer: asyncio.Future[RunSnapshot] = asyncio.get_running_loop().create_future()
-        self._asked.append(_Asked(event, answer))
+        self._asked.append(_Question(event, answer))
         if not self._pumping:
             self._pumping = True
             self._drivers.spawn(self._pump())
@@ -145,14 +158,13 @@ class Driver:
             self._after(changes)
             return
 
-    async def _answer(self, asked: _Asked) -> None:
+    async def _answer(self, asked: _Question) -> None:
         """Decide what somebody asked for. A refusal changes nothing."""
         try:
             for _ in range(20):
                 self._check(asked.event)
                 changes = self._decide([asked.event])
-                store = self._drivers.store
-                verb = store.cancel_run if isinstance(asked.event, ev.CancelAsked) else store.retry_run
+                verb = self._verb_of(asked.event)
                 try:
                     await verb(changes)
                 except LeaseLost:
@@ -178,15 +190,34 @@ class Driver:
         if self.run.owner == self._drivers.node:
             self._events.append(ev.TakenUp())
 
-    def _check(self, event: ev.CancelAsked | ev.RetryAsked) -> None:
+    def _verb_of(self, event: Asked) -> Callable[[Changes], Awaitable[None]]:
+        store = self._drivers.store
+        if isinstance(event, ev.CancelAsked):
+            return store.cancel_run
+        return store.retry_run if isinstance(event, ev.RetryAsked) else store.send_signal
+
+    def _check(self, event: Asked) -> None:
         run, detail = self.run, {"state": str(self.run.state)}
         if isinstance(event, ev.CancelAsked):
             if run.ended:
                 raise RunEnded(f"the run has ended ({run.state}); only a run in progress is cancelled", detail=detail)
-        elif not run.ended:
+        elif isinstance(event, ev.SignalSent):
+            if run.ended and event.told_child is None:
+                raise RunEnded(f"the run has ended ({run.state}); it takes no signals any more", detail=detail)
+        else:
+            self._check_retry(event, detail)
+
+    def _check_retry(self, event: ev.RetryAsked, detail: dict[str, str]) -> None:
+        run = self.run
+        if not run.ended:
             raise RunNotEnded(f"the run is {run.state}; only a run that has ended is retried", detail=detail)
+        if run.undone:
+            raise RunUndone("the run's undo steps have run; it can be replayed, not retried", detail=detail)
+        if event.from_step is not None:
+            if event.from_step not in run.steps:
+                raise StepUnknown(f"the run has no step {event.from_step!r} that has begun", detail=detail)
         elif run.state is RunState.SUCCEEDED:
-            raise NothingToRetry("the run SUCCEEDED; to run it again, use replay or start a new run", detail=detail)
+            raise NothingToRetry("the run SUCCEEDED; say from which step to run it again, or use replay", detail=detail)
 
     def _decide(self, events: list[ev.Event], *, new: bool = False) -> Changes:
         drivers, executor = self._drivers, self._drivers.executor
@@ -194,7 +225,7 @@ class Driver:
             now=drivers.clock.now(),
             ids=drivers.clock,
             owner=drivers.node,
-            slots=executor.slots_for(self.run.key, new=new),
+            slots=executor.slots_for(self.run, new=new),
             lease_ms=drivers.lease_ms,
             output_limit=executor.output_limit,
             prepare=drivers.expressions.prepare,

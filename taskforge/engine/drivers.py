@@ -9,7 +9,7 @@ from typing import Any
 from taskforge.core import events as ev
 from taskforge.core.clock import Clock
 from taskforge.core.snapshot import Changes, RunSnapshot
-from taskforge.engine.driver import Driver
+from taskforge.engine.driver import Asked, Driver
 from taskforge.engine.evaluation import Expressions
 from taskforge.engine.executor import NOBODY, Executor
 from taskforge.engine.loading import to_snapshot
@@ -74,6 +74,13 @@ class Drivers:
             self._loading[key] = loading
             loading.add_done_callback(lambda task: self._loading.pop(key, None))
         return await asyncio.shield(loading)
+
+    async def ask(self, key: int, event: Asked) -> RunSnapshot:
+        """Decide an event of a run, active or not, and return the run. Raises NotFound, or what refuses it."""
+        driver = await self.obtain(key)
+        while not driver.is_open:
+            driver = await self.obtain(key)
+        return await driver.ask(event)
 
     async def _load_driver(self, key: int) -> Driver:
         run = await self.load(key)

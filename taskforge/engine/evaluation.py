@@ -14,6 +14,7 @@ from taskforge.core.errors import Failure
 from taskforge.core.model import JSON, SKIPPED, Evaluation, Name, Prepared, Template
 from taskforge.core.snapshot import RunSnapshot, StepRun
 from taskforge.core.states import StepState
+from taskforge.engine.workflow_state import WorkflowState
 from taskforge.expressions.compiled import TooBig, compile_single
 from taskforge.expressions.errors import EvaluationFailed
 from taskforge.expressions.evaluator import Batch, Evaluator, Program, condition, single
@@ -21,8 +22,8 @@ from taskforge.expressions.evaluator import Batch, Evaluator, Program, condition
 Inline = Callable[[Mapping[str, JSON], JSON], JSON]
 
 
-class _NeedsNumber(Exception):
-    """The run has no number yet: it gets one when it is stored."""
+class _NotYet(Exception):
+    """The run has no number yet (it gets one when it is stored), or the workflow's state is not in memory."""
 
 
 @dataclass(slots=True)
@@ -47,8 +48,9 @@ class Values:
 class Expressions:
     """Evaluates for the engine. `prepare` is pure and never waits; `prepare_in_child` asks the jq child."""
 
-    def __init__(self, evaluator: Evaluator, values: Values | None = None) -> None:
+    def __init__(self, evaluator: Evaluator, state: WorkflowState, values: Values | None = None) -> None:
         self._evaluator = evaluator
+        self._state = state
         self.values = values or Values()
 
     def prepare(self, run: RunSnapshot, at: StepRun | None, name: str) -> Prepared | None:
@@ -61,6 +63,11 @@ class Expressions:
         evaluation = _evaluation(run, at, name)
         compiled = _compile(evaluation)
         try:
+            if any(root == "state" for root, _ in compiled.names):
+                await self._state.load(run.workflow)
+                prepared = self._inline(run, at, evaluation)
+                if prepared is not None:
+                    return prepared
             variables = self._variables(run, at, compiled.names)
             now = run.started_at or run.created_at if at is None else at.ready_at
             return await self._ask(evaluation, variables, now)
@@ -70,6 +77,8 @@ class Expressions:
     async def evaluate_later(self, run: RunSnapshot, at: StepRun, template: Template, dot: JSON) -> JSON:
         """Evaluate a template of a running action with `.` = dot. Raises EvaluationFailed."""
         names = _names([template])
+        if any(root == "state" for root, _ in names):
+            await self._state.load(run.workflow)
         variables = self._variables(run, at, names)
         results = []
         inline = [compile_single(expression.source) for expression in template.expressions]
@@ -98,7 +107,7 @@ class Expressions:
             if evaluation.mode == "first_true":
                 return Prepared(_first_true(compiled.programs, variables))
             return Prepared(evaluation.template.render([program(variables, None) for program in compiled.programs]))
-        except (TooBig, _NeedsNumber):
+        except (TooBig, _NotYet):
             return None
         except EvaluationFailed as error:
             return Prepared(failure=Failure(error.code, error.message))
@@ -147,7 +156,7 @@ class Expressions:
 
     def _run(self, found: dict[str, JSON], run: RunSnapshot, at: StepRun | None, name: str | None) -> None:
         if run.number is None and name in (None, "number"):
-            raise _NeedsNumber
+            raise _NotYet
         started = run.started_at if run.started_at is not None else run.created_at
         found["run"] = {
             "id": run.id,
@@ -187,6 +196,12 @@ class Expressions:
         if failure is not None:
             found["error"] = {"step": failure.step, "attempt": failure.attempt, **failure.to_json()}
 
+    def _workflow_state(self, found: dict[str, JSON], run: RunSnapshot, at: StepRun | None, name: str | None) -> None:
+        values = self._state.find(run.workflow)
+        if values is None:
+            raise _NotYet
+        found["state"] = dict(values)
+
     def _vars(self, found: dict[str, JSON], run: RunSnapshot, at: StepRun | None, name: str | None) -> None:
         found["vars"] = _chosen(found.get("vars"), self.values.vars, "vars", name)
 
@@ -202,6 +217,7 @@ _SPECIAL = {
     "steps": Expressions._steps,
     "trigger": Expressions._trigger,
     "now": Expressions._now,
+    "state": Expressions._workflow_state,
     "vars": Expressions._vars,
     "secrets": Expressions._secrets,
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from taskforge.core import events as ev
@@ -16,8 +16,9 @@ from taskforge.core.clock import Clock
 from taskforge.core.errors import Failure
 from taskforge.core.kind import ActionFailed, ActionKind, Suspended
 from taskforge.core.model import JSON, AttemptFailure
-from taskforge.core.snapshot import StepRun
+from taskforge.core.snapshot import RunSnapshot, StepRun
 from taskforge.engine.evaluation import Expressions
+from taskforge.engine.workflow_state import WorkflowState
 from taskforge.expressions.errors import EvaluationFailed
 from taskforge.observe.logs import get_logger
 
@@ -28,6 +29,13 @@ log = get_logger("executor")
 
 NOBODY = -1
 """`Executor.alone` while all attempts in flight are waited for, so that one run can then be alone."""
+
+
+StartChild = Callable[[RunSnapshot, StepRun, str, JSON, bool], Awaitable[str]]
+
+
+async def _no_children(run: RunSnapshot, at: StepRun, workflow: str, input: JSON, wait: bool) -> str:
+    raise RuntimeError("app has not said how child runs are started")
 
 
 class Attempting:
@@ -47,6 +55,25 @@ class Attempting:
     def now(self) -> int:
         return self._executor.clock.now()
 
+    @property
+    def workflow(self) -> str:
+        return self._driver.run.workflow
+
+    @property
+    def path(self) -> str:
+        return self.at.path
+
+    @property
+    def generation(self) -> int:
+        return self.at.generation
+
+    async def start_child(self, workflow: str, input: JSON, *, wait: bool) -> str:
+        return await self._executor.start_child(self._driver.run, self.at, workflow, input, wait)
+
+    async def set_state(self, key: str, value: JSON, expected: JSON, *, compare: bool) -> bool:
+        state = self._executor.state
+        return await state.set(self.workflow, key, value, self.idempotency_key, expected, compare=compare)
+
     async def evaluate(self, name: str, dot: JSON) -> JSON:
         template = self.at.step.later[name]
         try:
@@ -64,6 +91,7 @@ class Executor:
         expressions: Expressions,
         resources: Mapping[str, Any],
         *,
+        state: WorkflowState,
         limit: int,
         default_timeout_ms: int,
         output_limit: int,
@@ -79,6 +107,10 @@ class Executor:
         self.alone: int | None = None
         """The key of the run that has all slots for itself, or NOBODY, or None: everyone may begin."""
         self.on_free: Callable[[], None] = lambda: None
+        self.held: frozenset[str] = frozenset()
+        """Workflows that are held back; `*` is everything."""
+        self.start_child: StartChild = _no_children
+        self.state = state
         self._limit = limit
         self._default_timeout_ms = default_timeout_ms
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -86,8 +118,11 @@ class Executor:
         """Attempts whose outcome is being stored: too late to stop them."""
         self._starved: deque[Driver] = deque()
 
-    def slots_for(self, key: int, *, new: bool = False) -> int:
+    def slots_for(self, run: RunSnapshot, *, new: bool = False) -> int:
         """Return how many attempts the run may begin now."""
+        key = run.key
+        if self.held and (run.workflow in self.held or "*" in self.held):
+            return 0
         if self.stopping or (self.alone is not None and self.alone != key) or (new and self.backlog):
             return 0
         return max(0, self._limit - self.in_flight)

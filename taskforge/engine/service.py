@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
@@ -16,26 +14,26 @@ from taskforge.core.errors import (
     InvalidDefinition,
     InvalidInput,
     NameMismatch,
-    NotFound,
     ShuttingDown,
-    TooLarge,
     Unavailable,
-    WorkflowDisabled,
 )
-from taskforge.core.inputs import apply_defaults, check_input
-from taskforge.core.jsontext import dumps
+from taskforge.core.inputs import check_input
+from taskforge.core.jsontext import dumps, loads
 from taskforge.core.model import JSON, Plan
 from taskforge.core.problem import Problem
 from taskforge.core.snapshot import Changes, RunSnapshot
 from taskforge.core.states import RUN_TERMINAL
-from taskforge.engine.driver import Driver
+from taskforge.engine.children import Children
+from taskforge.engine.driver import Asked
 from taskforge.engine.drivers import Drivers
 from taskforge.engine.plans import Plans
+from taskforge.engine.starting import StartRequest, Starts
 from taskforge.engine.timers import Timers
+from taskforge.engine.watching import Watchers
+from taskforge.steps.wait import signal_schema
 from taskforge.store.protocol import (
     DeadLetterRow,
     JournalRow,
-    NewRun,
     Published,
     RunFilter,
     RunRow,
@@ -75,7 +73,8 @@ class Service:
         reader: DefinitionReader,
         timers: Timers,
         *,
-        input_limit: int,
+        starts: Starts,
+        children: Children,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -83,10 +82,9 @@ class Service:
         self._plans = plans
         self._reader = reader
         self._timers = timers
-        self._input_limit = input_limit
-        self._workflows: dict[str, WorkflowRow] = {}
-        self._ended: dict[str, list[asyncio.Future[None]]] = defaultdict(list)
-        self._changed: dict[str, list[asyncio.Future[None]]] = defaultdict(list)
+        self._starts = starts
+        self._children = children
+        self._watchers = Watchers()
         self.stopping = False
         drivers.on_change = self._on_change
 
@@ -111,19 +109,19 @@ class Service:
         published = await self._store.publish_workflow(
             plan.name, dumps(definition.document), definition.source, media, plan.description, self._clock.now()
         )
-        self._workflows.pop(plan.name, None)
+        self._starts.forget_workflow(plan.name)
         if published.changed:
             self._plans.keep(plan.name, published.version, plan)
         return published, list(definition.warnings)
 
     async def set_enabled(self, name: str, enabled: bool) -> WorkflowRow:
         row = await self._store.set_enabled(name, enabled, self._clock.now())
-        self._workflows.pop(name, None)
+        self._starts.forget_workflow(name)
         return row
 
     async def delete_workflow(self, name: str) -> None:
         await self._store.delete_workflow(name, self._clock.now())
-        self._workflows.pop(name, None)
+        self._starts.forget_workflow(name)
 
     async def get_workflow(self, name: str) -> tuple[WorkflowRow, VersionRow]:
         row = await self._store.get_workflow(name)
@@ -143,155 +141,13 @@ class Service:
 
     # ---- starting runs
 
-    async def start_run(
-        self,
-        workflow: str,
-        *,
-        input: JSON = None,
-        version: int | None = None,
-        delay_ms: int | None = None,
-        priority: int = 0,
-        idempotency_key: str | None = None,
-        request_hash: str | None = None,
-        trigger_type: str = "manual",
-    ) -> StartedRun:
-        """Start a run. On return it is on disk, and its first steps have begun where slots were free.
+    async def start_run(self, request: StartRequest) -> StartedRun:
+        """Start a run (`engine.starting`)."""
+        return await self._starts.start_run(request)
 
-        Raises NotFound, WorkflowDisabled, InvalidInput, TooLarge, IdempotencyMismatch, Unavailable.
-        """
-        number, plan = await self._startable(workflow, version)
-        if idempotency_key is not None and request_hash is None:
-            request_hash = _hash([input, version, delay_ms, priority])
-        new, driver = self._prepare_run(
-            plan, number, input, delay_ms, priority, idempotency_key, request_hash, trigger_type
-        )
-        changes = driver.begin()
-        try:
-            started = await self._store.start_run(new, changes)
-        except BaseException as error:
-            self._not_stored(driver, changes, workflow, error)
-            raise
-        self._stored(driver, changes, started)
-        return started
-
-    async def start_runs(
-        self,
-        workflow: str,
-        inputs: Sequence[JSON],
-        *,
-        version: int | None = None,
-        priority: int = 0,
-        trigger_type: str = "manual",
-    ) -> list[StartedRun]:
+    async def start_runs(self, request: StartRequest, inputs: Sequence[JSON]) -> list[StartedRun]:
         """Start many runs in one transaction: all or none."""
-        number, plan = await self._startable(workflow, version)
-        pairs: list[tuple[NewRun, Driver]] = []
-        problems: list[Problem] = []
-        for index, input in enumerate(inputs):
-            try:
-                pairs.append(self._prepare_run(plan, number, input, None, priority, None, None, trigger_type))
-            except InvalidInput as error:
-                problems += [_inside(problem, f"inputs[{index}]") for problem in error.problems]
-        if problems:
-            raise InvalidInput("inputs do not fit the workflow; none of the runs was started", problems=problems)
-        decided = [(new, driver, driver.begin()) for new, driver in pairs]
-        try:
-            started = await self._store.start_runs([(new, changes) for new, _, changes in decided])
-        except BaseException as error:
-            for _, driver, changes in decided:
-                self._not_stored(driver, changes, workflow, error)
-            raise
-        for (_, driver, changes), one in zip(decided, started, strict=True):
-            self._stored(driver, changes, one)
-        return started
-
-    async def _startable(self, workflow: str, version: int | None) -> tuple[int, Plan]:
-        if self.stopping:
-            raise ShuttingDown("the server is shutting down; try again when it is back")
-        row = self._workflows.get(workflow)
-        if row is None:
-            row = await self._store.get_workflow(workflow)
-            self._workflows[workflow] = row
-        if not row.enabled:
-            raise WorkflowDisabled(f"workflow {workflow!r} is disabled; enable it to start runs")
-        number = version if version is not None else row.version
-        return number, await self._plans.get(workflow, number)
-
-    def _prepare_run(
-        self,
-        plan: Plan,
-        version: int,
-        input: JSON,
-        delay_ms: int | None,
-        priority: int,
-        idempotency_key: str | None,
-        request_hash: str | None,
-        trigger_type: str,
-    ) -> tuple[NewRun, Driver]:
-        now = self._clock.now()
-        given = {} if input is None else input
-        if plan.inputs is not None:
-            given = apply_defaults(plan.inputs, given)
-            problems = check_input(plan.inputs, given)
-            if problems:
-                raise InvalidInput(f"the input does not fit workflow {plan.name!r}", problems=problems)
-        text = dumps(given)
-        if len(text) > self._input_limit:
-            raise TooLarge(f"the input has {len(text)} bytes; the limit is {self._input_limit}")
-        trigger = {"type": trigger_type}
-        new = NewRun(
-            id=self._clock.new_id("run"),
-            workflow=plan.name,
-            version=version,
-            trigger=dumps(trigger),
-            trigger_type=trigger_type,
-            input=text,
-            created_at=now,
-            priority=priority,
-            start_at=None if not delay_ms else now + delay_ms,
-            idempotency_key=idempotency_key,
-            request_hash=request_hash,
-        )
-        run = RunSnapshot(
-            id=new.id,
-            workflow=plan.name,
-            version=version,
-            plan=plan,
-            trigger=trigger,
-            input=given,
-            created_at=now,
-            priority=priority,
-            start_at=new.start_at,
-        )
-        return new, self._drivers.create(run)
-
-    def _stored(self, driver: Driver, changes: Changes, started: StartedRun) -> None:
-        if not started.created:
-            driver.forget(changes)
-            return
-        driver.run.key, driver.run.number = started.key, started.number
-        self._drivers.keep(driver)
-        driver.committed(changes)
-
-    def _not_stored(self, driver: Driver, changes: Changes, workflow: str, error: BaseException) -> None:
-        driver.forget(changes)
-        if isinstance(error, NotFound | WorkflowDisabled):
-            self._workflows.pop(workflow, None)
-        elif isinstance(error, asyncio.CancelledError):
-            # Whoever asked has gone away, but the run may be stored all the same, and then it is ours to drive.
-            self._drivers.spawn(self._take_over(driver.run.id))
-
-    async def _take_over(self, run_id: str) -> None:
-        try:
-            await self._store.ping()
-            row = await self._store.get_run(run_id)
-        except (NotFound, Unavailable):
-            return
-        if row.record.owner is not None:
-            driver = await self._drivers.obtain(row.key)
-            driver.post(ev.TakenUp())
-        elif row.record.due_at is not None:
-            self._drivers.on_due(row.record.due_at)
+        return await self._starts.start_runs(request, inputs)
 
     # ---- runs
 
@@ -300,31 +156,16 @@ class Service:
         row = await self._store.get_run(ref)
         if row.record.state in RUN_TERMINAL:
             return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._ended[row.id].append(future)
-        try:
+        with self._watchers.watch_end(row.id) as watch:
             # It may have ended between the read and the registration.
-            if (await self._store.get_run(row.id)).record.state in RUN_TERMINAL:
-                return
-            async with asyncio.timeout(timeout_ms / 1000):
-                await future
-        except TimeoutError:
-            return
-        finally:
-            self._forget_future(self._ended, row.id, future)
+            if (await self._store.get_run(row.id)).record.state not in RUN_TERMINAL and not self.stopping:
+                await watch.wait(timeout_ms)
 
     async def wait_change(self, run_id: str | None, timeout_ms: int) -> None:
         """Return at the next stored decision of the run (None: of any run), or when the time is over."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        key = run_id or ""
-        self._changed[key].append(future)
-        try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                await future
-        except TimeoutError:
-            return
-        finally:
-            self._forget_future(self._changed, key, future)
+        with self._watchers.watch_change(run_id) as watch:
+            if not self.stopping:
+                await watch.wait(timeout_ms)
 
     async def get_run(
         self,
@@ -347,19 +188,54 @@ class Service:
         """Raises NotFound, RunEnded."""
         return await self._ask(ref, ev.CancelAsked(reason))
 
-    async def retry_run(self, ref: str) -> RunRow:
-        """Take a run up where it failed; what succeeded is kept. Raises NotFound, RunNotEnded, NothingToRetry."""
+    async def retry_run(self, ref: str, from_step: str | None = None) -> RunRow:
+        """Take a run up where it failed, or at `from_step`; what came before is kept.
+
+        Raises NotFound, RunNotEnded, NothingToRetry, RunUndone, StepUnknown.
+        """
         if self.stopping:
             raise ShuttingDown("the server is shutting down; try again when it is back")
-        return await self._ask(ref, ev.RetryAsked())
+        return await self._ask(ref, ev.RetryAsked(from_step))
 
-    async def _ask(self, ref: str, event: ev.CancelAsked | ev.RetryAsked) -> RunRow:
+    async def replay_run(self, ref: str, *, version: int | None, input: JSON, with_input: bool) -> StartedRun:
+        """Start a new run with the input of another one, or an edited one, on its version or another. Raises NotFound."""
+        row = await self._store.get_run_rows(ref, steps="none")
+        run = row.run
+        request = StartRequest(
+            run.workflow,
+            input if with_input else loads(run.input),
+            version=version if version is not None else run.version,
+            priority=run.priority,
+            trigger_type=run.trigger_type,
+            trigger=loads(run.trigger),
+            lineage=run.id,
+        )
+        return await self._starts.start_run(request)
+
+    async def send_signal(self, ref: str, name: str, data: JSON) -> RunRow:
+        """Send a signal to a run: who waits for it goes on, else it is kept. Raises NotFound, RunEnded, InvalidInput."""
         row = await self._store.get_run(ref)
-        driver = await self._drivers.obtain(row.key)
-        while not driver.is_open:
-            driver = await self._drivers.obtain(row.key)
-        await driver.ask(event)
+        plan = await self._plans.get(row.workflow, row.version)
+        schema = signal_schema(plan, name)
+        problems = [] if schema is None else check_input(schema, data)
+        if problems:
+            raise InvalidInput(f"the data does not fit the schema of signal {name!r}", problems=problems)
+        return await self._ask(row.id, ev.SignalSent(self._clock.new_id("sig"), name, data))
+
+    async def _ask(self, ref: str, event: Asked) -> RunRow:
+        row = await self._store.get_run(ref)
+        await self._drivers.ask(row.key, event)
         return await self._store.get_run(row.id)
+
+    # ---- holding
+
+    async def set_hold(self, workflow: str | None, held: bool) -> None:
+        """Hold a workflow (None: everything) back: no attempt begins. Runs are still accepted. Raises NotFound."""
+        await self._store.set_hold(workflow, held, self._clock.now())
+        self._timers.set_holds(await self._store.list_holds())
+
+    async def list_holds(self) -> list[str]:
+        return await self._store.list_holds()
 
     async def list_journal(self, ref: str | None, after: int, limit: int) -> list[JournalRow]:
         key = None if ref is None else (await self._store.get_run(ref)).key
@@ -427,45 +303,16 @@ class Service:
 
     def stop(self) -> None:
         """Refuse new runs from now on; whoever waits for a run or a change is answered."""
-        self.stopping = True
-        for waiting in (self._ended, self._changed):
-            for futures in list(waiting.values()):
-                for future in futures:
-                    if not future.done():
-                        future.set_result(None)
+        self.stopping = self._starts.stopping = True
+        self._watchers.release_all()
 
     # ---- changes
 
     def _on_change(self, run: RunSnapshot, changes: Changes) -> None:
-        if self._changed:
-            for key in (run.id, ""):
-                for future in self._changed.pop(key, ()):
-                    if not future.done():
-                        future.set_result(None)
-        if run.ended and run.id in self._ended:
-            for future in self._ended.pop(run.id):
-                if not future.done():
-                    future.set_result(None)
-
-    @staticmethod
-    def _forget_future(futures: dict[str, list[asyncio.Future[None]]], key: str, future: asyncio.Future[None]) -> None:
-        waiting = futures.get(key)
-        if waiting is not None:
-            if future in waiting:
-                waiting.remove(future)
-            if not waiting:
-                del futures[key]
+        self._watchers.moved(run)
+        self._children.moved(run)
 
 
 def _check_open(row: DeadLetterRow) -> None:
     if row.state != "OPEN":
         raise DeadLetterClosed(f"the dead letter is {row.state}", detail={"state": row.state})
-
-
-def _hash(value: JSON) -> str:
-    return hashlib.sha256(dumps(value).encode()).hexdigest()
-
-
-def _inside(problem: Problem, prefix: str) -> Problem:
-    path = f"{prefix}.{problem.path}" if problem.path else prefix
-    return Problem(path, problem.message, problem.line, problem.column, problem.hint, problem.severity, problem.code)

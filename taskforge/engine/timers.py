@@ -7,12 +7,12 @@ earlier one, or until a slot is free for runs that wait for one. The slow poll i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from taskforge.core.clock import Clock
-from taskforge.core.errors import Unavailable
+from taskforge.core.errors import TaskForgeError, Unavailable
 from taskforge.engine.drivers import Drivers
 from taskforge.engine.executor import NOBODY, Executor
 from taskforge.observe.logs import get_logger
@@ -58,6 +58,8 @@ class Timers:
         self._loop: asyncio.Task[None] | None = None
         self._scheduler = AsyncIOScheduler(timezone="UTC")
         self.on_failure: Callable[[BaseException], None] = lambda error: None
+        self.on_upkeep: Callable[[], Awaitable[None]] | None = None
+        """What else is looked after now and then: child runs after a crash."""
         self.turned_at = 0.0
         """When the due loop last turned (monotonic seconds): it must turn at least once in each poll."""
 
@@ -69,6 +71,8 @@ class Timers:
             log.info("runs_rescued", runs=rescued.runs, attempts=rescued.attempts)
         if await self._store.next_due(suspects=True) is not None:
             self._suspects_at = self._clock.monotonic() + SUSPECT_PAUSE_S
+        self._executor.held = frozenset(await self._store.list_holds())
+        self._drivers.rates.load(await self._store.list_rates())
         self._drivers.on_due = self._note_due
         self._executor.on_free = self._slot_is_free
         self.turned_at = self._clock.monotonic()
@@ -86,6 +90,12 @@ class Timers:
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
+
+    def set_holds(self, held: Sequence[str]) -> None:
+        """These workflows are held back from now on (`*`: everything); others go on at once."""
+        self._executor.held = frozenset(held)
+        self._note_due(self._clock.now())
+        self._executor.offer()
 
     def stuck(self) -> str | None:
         """Return why time is not kept, or None. The due loop turns at least once in each poll, store willing."""
@@ -142,7 +152,7 @@ class Timers:
 
     async def _sleep(self) -> None:
         pause = self._poll_s
-        if self._next_due is not None and not (self._executor.free <= 0 and self._next_due <= self._clock.now()):
+        if self._next_due is not None:
             pause = min(pause, max(0.0, (self._next_due - self._clock.now()) / 1000))
         if self._suspects_at is not None:
             pause = min(pause, max(0.0, self._suspects_at - self._clock.monotonic()))
@@ -154,20 +164,22 @@ class Timers:
                 pass
 
     async def _take_due(self) -> None:
-        """Take up due runs as long as there are free slots for them. Nothing is written when nothing is due."""
-        free = self._executor.free
-        if free <= 0:
+        """Take up due runs as long as there are slots for those that need one. Nothing is written when nothing is due."""
+        free, held = self._executor.free, tuple(self._executor.held)
+        if "*" in held:
             return
         if self._next_due is None or self._next_due > self._clock.now():
-            self._next_due = await self._store.next_due()
+            self._next_due = await self._store.next_due(slots=free > 0, held=held)
             if self._next_due is None or self._next_due > self._clock.now():
                 return
-        limit = min(free, _BATCH)
-        taken = await self._store.lease_steps(self._node, self._clock.now(), limit)
+        limit = min(free, _BATCH) or _BATCH
+        taken = await self._store.lease_steps(self._node, self._clock.now(), limit, slots=free > 0, held=held)
         for rows in taken:
             await self._drivers.adopt(rows)
-        self._executor.backlog = len(taken) == limit
-        self._next_due = self._clock.now() if len(taken) == limit else await self._store.next_due()
+        full = len(taken) == limit
+        self._executor.backlog = full or (free <= 0 and self._executor.backlog)
+        free = self._executor.free
+        self._next_due = self._clock.now() if full else await self._store.next_due(slots=free > 0, held=held)
         if len(taken) == limit:
             # Let what was taken begin before more is taken.
             await asyncio.sleep(0)
@@ -205,9 +217,18 @@ class Timers:
         except Unavailable as error:
             log.warning("leases_not_rescued", error=error.message)
             return
+        finally:
+            await self._look_after()
         if rescued.runs:
             log.warning("runs_rescued", runs=rescued.runs, attempts=rescued.attempts)
             self._note_due(self._clock.now())
+
+    async def _look_after(self) -> None:
+        if self.on_upkeep is not None:
+            try:
+                await self.on_upkeep()
+            except TaskForgeError as error:
+                log.warning("upkeep_failed", error=error.message)
 
     async def _prune_runs(self) -> None:
         assert self._keep_runs_ms is not None

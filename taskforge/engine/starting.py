@@ -1,0 +1,189 @@
+"""Starting runs: check the input, decide the first steps, store all of it in one transaction, then act on it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from taskforge.core import events as ev
+from taskforge.core.clock import Clock
+from taskforge.core.errors import InvalidInput, NotFound, ShuttingDown, TooLarge, Unavailable, WorkflowDisabled
+from taskforge.core.inputs import apply_defaults, check_input
+from taskforge.core.jsontext import dumps
+from taskforge.core.model import JSON, Plan
+from taskforge.core.problem import Problem
+from taskforge.core.snapshot import Changes, RunSnapshot
+from taskforge.engine.driver import Driver
+from taskforge.engine.drivers import Drivers
+from taskforge.engine.plans import Plans
+from taskforge.store.protocol import NewRun, StartedRun, Store, WorkflowRow
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """What somebody asks to be started. `input` None stands for `{}`; `parent` see `NewRun.parent`."""
+
+    workflow: str
+    input: JSON = None
+    version: int | None = None
+    delay_ms: int | None = None
+    priority: int | None = None
+    idempotency_key: str | None = None
+    request_hash: str | None = None
+    trigger_type: str = "manual"
+    trigger: JSON = None
+    lineage: str | None = None
+    parent: JSON = None
+
+
+class Starts:
+    """Starts runs. Workflow rows are cached: this process is the only one that changes them on SQLite."""
+
+    def __init__(self, store: Store, clock: Clock, drivers: Drivers, plans: Plans, input_limit: int) -> None:
+        self._store = store
+        self._clock = clock
+        self._drivers = drivers
+        self._plans = plans
+        self._input_limit = input_limit
+        self._workflows: dict[str, WorkflowRow] = {}
+        self.stopping = False
+
+    def forget_workflow(self, name: str) -> None:
+        """The workflow has changed: read it anew."""
+        self._workflows.pop(name, None)
+
+    async def start_run(self, request: StartRequest) -> StartedRun:
+        """Start a run. On return it is on disk, and its first steps have begun where slots were free.
+
+        Raises NotFound, WorkflowDisabled, InvalidInput, TooLarge, IdempotencyMismatch, Unavailable.
+        """
+        version, plan = await self._startable(request)
+        new, driver = self._prepare(plan, version, request)
+        changes = driver.begin()
+        try:
+            started = await self._store.start_run(new, changes)
+        except BaseException as error:
+            self._not_stored(driver, changes, error)
+            raise
+        self._stored(driver, changes, started)
+        return started
+
+    async def start_runs(self, request: StartRequest, inputs: Sequence[JSON]) -> list[StartedRun]:
+        """Start many runs in one transaction: all or none."""
+        version, plan = await self._startable(request)
+        pairs: list[tuple[NewRun, Driver]] = []
+        problems: list[Problem] = []
+        for index, input in enumerate(inputs):
+            try:
+                pairs.append(self._prepare(plan, version, replace(request, input=input)))
+            except InvalidInput as error:
+                problems += [_inside(problem, f"inputs[{index}]") for problem in error.problems]
+        if problems:
+            raise InvalidInput("inputs do not fit the workflow; none of the runs was started", problems=problems)
+        decided = [(new, driver, driver.begin()) for new, driver in pairs]
+        try:
+            started = await self._store.start_runs([(new, changes) for new, _, changes in decided])
+        except BaseException as error:
+            for _, driver, changes in decided:
+                self._not_stored(driver, changes, error)
+            raise
+        for (_, driver, changes), one in zip(decided, started, strict=True):
+            self._stored(driver, changes, one)
+        return started
+
+    async def _startable(self, request: StartRequest) -> tuple[int, Plan]:
+        if self.stopping:
+            raise ShuttingDown("the server is shutting down; try again when it is back")
+        name = request.workflow
+        row = self._workflows.get(name)
+        if row is None:
+            row = await self._store.get_workflow(name)
+            self._workflows[name] = row
+        if not row.enabled:
+            raise WorkflowDisabled(f"workflow {name!r} is disabled; enable it to start runs")
+        version = request.version if request.version is not None else row.version
+        return version, await self._plans.get(name, version)
+
+    def _prepare(self, plan: Plan, version: int, request: StartRequest) -> tuple[NewRun, Driver]:
+        now = self._clock.now()
+        given = {} if request.input is None else request.input
+        if plan.inputs is not None:
+            given = apply_defaults(plan.inputs, given)
+            problems = check_input(plan.inputs, given)
+            if problems:
+                raise InvalidInput(f"the input does not fit workflow {plan.name!r}", problems=problems)
+        text = dumps(given)
+        if len(text) > self._input_limit:
+            raise TooLarge(f"the input has {len(text)} bytes; the limit is {self._input_limit}")
+        trigger = request.trigger if request.trigger is not None else {"type": request.trigger_type}
+        request_hash = request.request_hash
+        if request.idempotency_key is not None and request_hash is None:
+            request_hash = _hash([request.input, request.version, request.delay_ms, request.priority])
+        priority = plan.priority if request.priority is None else request.priority
+        new = NewRun(
+            id=self._clock.new_id("run"),
+            workflow=plan.name,
+            version=version,
+            trigger=dumps(trigger),
+            trigger_type=request.trigger_type,
+            input=text,
+            created_at=now,
+            priority=priority,
+            start_at=None if not request.delay_ms else now + request.delay_ms,
+            idempotency_key=request.idempotency_key,
+            request_hash=request_hash,
+            lineage=request.lineage,
+            parent=None if request.parent is None else dumps(request.parent),
+            parent_key=None if request.parent is None else request.parent["key"],
+        )
+        run = RunSnapshot(
+            id=new.id,
+            workflow=plan.name,
+            version=version,
+            plan=plan,
+            trigger=trigger,
+            input=given,
+            created_at=now,
+            priority=priority,
+            start_at=new.start_at,
+            parent=request.parent,
+        )
+        return new, self._drivers.create(run)
+
+    def _stored(self, driver: Driver, changes: Changes, started: StartedRun) -> None:
+        if not started.created:
+            driver.forget(changes)
+            return
+        driver.run.key, driver.run.number = started.key, started.number
+        self._drivers.keep(driver)
+        driver.committed(changes)
+
+    def _not_stored(self, driver: Driver, changes: Changes, error: BaseException) -> None:
+        driver.forget(changes)
+        if isinstance(error, NotFound | WorkflowDisabled):
+            self.forget_workflow(driver.run.workflow)
+        elif isinstance(error, asyncio.CancelledError):
+            # Whoever asked has gone away, but the run may be stored all the same, and then it is ours to drive.
+            self._drivers.spawn(self._take_over(driver.run.id))
+
+    async def _take_over(self, run_id: str) -> None:
+        try:
+            await self._store.ping()
+            row = await self._store.get_run(run_id)
+        except (NotFound, Unavailable):
+            return
+        if row.record.owner is not None:
+            driver = await self._drivers.obtain(row.key)
+            driver.post(ev.TakenUp())
+        elif row.record.due_at is not None:
+            self._drivers.on_due(row.record.due_at)
+
+
+def _hash(value: JSON) -> str:
+    return hashlib.sha256(dumps(value).encode()).hexdigest()
+
+
+def _inside(problem: Problem, prefix: str) -> Problem:
+    return replace(problem, path=f"{prefix}.{problem.path}" if problem.path else prefix)
