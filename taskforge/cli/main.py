@@ -32,7 +32,7 @@ SECTIONS = {
     },
     "More": {
         "token": Place("taskforge.cli.tokens", "token", "Create, list and revoke API tokens."),
-        "version": Place("taskforge.cli.server", "version", "The program's version."),
+        "version": Place("taskforge.cli.server", "version", "Print the program's version."),
     },
 }
 
