@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from taskforge.api.call import Call, json_response
+from taskforge.api.call import Call, JsonResponse, json_response
 from taskforge.api.docs_page import docs_page
 from taskforge.api.metrics import MEDIA_TYPE, metrics_text
 from taskforge.api.openapi import openapi_bytes
@@ -45,7 +45,7 @@ async def openapi(call: Call) -> Response:
     pages = call.context.pages
     if "openapi" not in pages:
         pages["openapi"] = openapi_bytes(call.context.routes)
-    return Response(pages["openapi"], 200, None, "application/json")
+    return JsonResponse(pages["openapi"], 200)
 
 
 async def docs(call: Call) -> Response:

@@ -125,8 +125,8 @@ ROUTES: Final[tuple[Route, ...]] = (
           {200: Answer("A page of lines.", "LogPage")}, query=(*_PAGED, query.cursor_param(query.LOGS)),
           refusals=(NotFound,), tag="runs"),
     Route("GET", "/v1/runs/{run}/events", READ, stream_run_events, "Follow a run.", _STREAM,
-          headers=_LAST_EVENT, refusals=(NotFound,), stream=True, tag="events"),
-    Route("GET", "/v1/events", READ, stream_events, "Follow all runs.", _STREAM, headers=_LAST_EVENT, stream=True,
+          headers=_LAST_EVENT, refusals=(NotFound,), tag="events"),
+    Route("GET", "/v1/events", READ, stream_events, "Follow all runs.", _STREAM, headers=_LAST_EVENT,
           tag="events"),
     # ---- dead letters
     Route("GET", "/v1/dead-letters", READ, list_dead_letters, "List dead letters, newest first.",
