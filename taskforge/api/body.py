@@ -94,10 +94,12 @@ def _document_media(call: Call) -> str:
 
 def _check_type(call: Call, known: Any) -> str:
     wanted = "application/json" if known is json_type else "application/yaml or application/json"
-    raw = call.every_header(b"content-type")
-    if len(raw) != 1:
+    raw = call.header(b"content-type")
+    if raw is None or call.is_repeated(b"content-type"):
         raise UnsupportedMediaType(f"the request needs one Content-Type header: {wanted}")
-    name, *parameters = raw[0].decode("latin-1").lower().split(";")
+    if raw == b"application/json":
+        return "json"
+    name, *parameters = raw.decode("latin-1").lower().split(";")
     media: str | None = known(name.strip())
     if media is None:
         raise UnsupportedMediaType(f"the content type must be {wanted}")

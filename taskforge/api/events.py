@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from starlette.responses import Response, StreamingResponse
 
-from taskforge.api.call import Call
+from taskforge.api.call import Call, JsonResponse
 from taskforge.api.journal_shapes import BEGINNING, Entry, Place, entries_after, log_line, parse_place
 from taskforge.api.query import DEFAULT_LIMIT, LOGS, encode_cursor
 from taskforge.core.errors import InvalidRequest, Unauthorized
@@ -50,7 +50,7 @@ async def list_logs(call: Call) -> Response:
     shown = found[:limit]
     following = encode_cursor(LOGS, shown[-1].place.to_number()) if len(found) > limit else None
     body = {"items": [log_line(entry) for entry in shown], "next_cursor": following}
-    return Response(dump_bytes(body), 200, None, "application/json")
+    return JsonResponse(dump_bytes(body), 200)
 
 
 def _last_event(call: Call) -> Place | None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from taskforge.api.call import Call, json_response
+from taskforge.api.call import Call, JsonResponse, json_response
 from taskforge.api.docs_page import docs_page
-from taskforge.api.metrics import MEDIA_TYPE, metrics_text
 from taskforge.api.openapi import openapi_bytes
 from taskforge.api.schemas import stats_shape
 from taskforge.core.errors import Unavailable
@@ -37,6 +36,9 @@ async def stats(call: Call) -> Response:
 
 async def metrics(call: Call) -> Response:
     """The same counts, as Prometheus reads them."""
+    # Only here: the library costs time and memory at import, and few servers are scraped.
+    from taskforge.api.metrics import MEDIA_TYPE, metrics_text
+
     return Response(metrics_text(await call.service.stats(), call.service.in_flight), 200, None, MEDIA_TYPE)
 
 
@@ -45,7 +47,7 @@ async def openapi(call: Call) -> Response:
     pages = call.context.pages
     if "openapi" not in pages:
         pages["openapi"] = openapi_bytes(call.context.routes)
-    return Response(pages["openapi"], 200, None, "application/json")
+    return JsonResponse(pages["openapi"], 200)
 
 
 async def docs(call: Call) -> Response:

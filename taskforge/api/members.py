@@ -11,6 +11,7 @@ from taskforge.core.durations import MAX_DURATION_MS, parse_duration
 
 MAX_BATCH = 1000
 MAX_PRIORITY = 1000
+MAX_VERSION = 2**31 - 1
 _MAX_TEXT = 1000
 
 
@@ -19,7 +20,7 @@ def _any(value: Any) -> Any:
 
 
 def _version(value: Any) -> int:
-    return _whole(value, 1, 2**31 - 1)
+    return _whole(value, 1, MAX_VERSION)
 
 
 def _priority(value: Any) -> int:
@@ -82,7 +83,12 @@ _DURATION: Schema = {
     "maximum": MAX_DURATION_MS // 1000,
     "examples": ["10m"],
 }
-_VERSION = Field("version", _version, {"type": "integer", "minimum": 1}, "The version to run; the newest without it.")
+_VERSION = Field(
+    "version",
+    _version,
+    {"type": "integer", "minimum": 1, "maximum": MAX_VERSION},
+    "The version to run; the newest without it.",
+)
 _PRIORITY = Field(
     "priority",
     _priority,

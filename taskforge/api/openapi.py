@@ -107,8 +107,8 @@ def _query_param(param: Param) -> dict[str, Any]:
 
 def _header_params(route: Route) -> list[dict[str, Any]]:
     return [
-        {"name": name, "in": "header", "description": doc, "schema": {"type": "string"}}
-        for name, doc in route.headers.items()
+        {"name": name, "in": "header", "description": doc, "schema": {"type": "string", "pattern": pattern}}
+        for name, (doc, pattern) in route.headers.items()
     ]
 
 
@@ -118,7 +118,7 @@ def _request_body(body: JsonBody | DocumentBody) -> dict[str, Any]:
             "required": True,
             "description": "The workflow document itself.",
             "content": {
-                "application/yaml": {"schema": {"type": "string"}},
+                "application/yaml": {"schema": {"$ref": "#/components/schemas/WorkflowDocument"}},
                 "application/json": {"schema": {"$ref": "#/components/schemas/WorkflowDocument"}},
             },
         }

@@ -152,7 +152,7 @@ def choice_param(name: str, choices: tuple[str, ...], doc: str, *, multiple: boo
 
     schema: Schema = {"type": "string", "enum": list(choices)}
     if multiple:
-        schema = {"type": "array", "items": schema}
+        schema = {"type": "array", "items": schema, "minItems": 1}
     return Param(name, parse, schema, doc, multiple)
 
 
@@ -177,7 +177,7 @@ LIMIT = Param(
 WAIT = Param(
     "wait",
     _parse_wait,
-    {"type": "string", "pattern": DURATION_PATTERN, "examples": ["30s"]},
+    {"type": "string", "pattern": DURATION_PATTERN, "examples": ["5s"]},
     "Answer with the run when it has ended or this time is over; at most 10m.",
 )
 SINCE = Param("since", _parse_time, _TIME, "Created at this time or later.")

@@ -83,8 +83,8 @@ class Answer:
 class Route:
     """One call. `scope` None makes it public: no token is asked for.
 
-    `refusals` are the errors that this call adds to those which every call can give. `stream`: the answer goes on, so
-    that HEAD must not wait for its end.
+    `headers` are request headers, each with its words and the pattern of its value. `refusals` are the errors that this
+    call adds to those which every call can give.
     """
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -94,10 +94,9 @@ class Route:
     summary: str
     answers: Mapping[int, Answer]
     query: tuple[Param, ...] = ()
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     body: JsonBody | DocumentBody | None = None
     refusals: tuple[type[TaskForgeError], ...] = ()
-    stream: bool = False
     tag: str = ""
 
     @property

@@ -54,7 +54,15 @@ _ASKED = Answer("What was asked for is stored; the run as it is now.", "RunSumma
 _GONE = Answer("Done; there is nothing to say.")
 _EVENTS = Answer("Server-sent events: run, step and attempt, each with an id; end when the run has ended.", None)
 _STREAM = {200: Answer(_EVENTS.doc, None, "text/event-stream")}
-_LAST_EVENT = {"Last-Event-ID": "The id of the last event seen; the stream goes on after it."}
+_LAST_EVENT = {
+    "Last-Event-ID": ("The id of the last event seen; the stream goes on after it.", r"^[0-9]{1,18}(\.[0-9]{1,18})?$")
+}
+_IDEMPOTENCY = {
+    "Idempotency-Key": (
+        "The same key starts one run, however often it is sent; kept for 7 days.",
+        "^[!-~]([ -~]{0,253}[!-~])?$",
+    )
+}
 
 ROUTES: Final[tuple[Route, ...]] = (
     # ---- public: exactly these, and /hooks/
@@ -99,7 +107,7 @@ ROUTES: Final[tuple[Route, ...]] = (
            200: Answer("With wait: the run. With an Idempotency-Key that was used before: the first run.",
                        "StartedOrRun", headers={"Location": "Where the run is."})},
           query=(query.WAIT,), body=members.START_RUN, tag="runs",
-          headers={"Idempotency-Key": "The same key starts one run, however often it is sent; kept for 7 days."},
+          headers=_IDEMPOTENCY,
           refusals=(IdempotencyMismatch, *_STARTS)),
     Route("POST", "/v1/workflows/{name}/runs:batch", RUN, start_runs, "Start up to 1,000 runs: all or none.",
           {202: Answer("All runs are on disk.", "StartedMany")}, body=members.START_RUNS, refusals=_STARTS, tag="runs"),
@@ -117,8 +125,8 @@ ROUTES: Final[tuple[Route, ...]] = (
           {200: Answer("A page of lines.", "LogPage")}, query=(*_PAGED, query.cursor_param(query.LOGS)),
           refusals=(NotFound,), tag="runs"),
     Route("GET", "/v1/runs/{run}/events", READ, stream_run_events, "Follow a run.", _STREAM,
-          headers=_LAST_EVENT, refusals=(NotFound,), stream=True, tag="events"),
-    Route("GET", "/v1/events", READ, stream_events, "Follow all runs.", _STREAM, headers=_LAST_EVENT, stream=True,
+          headers=_LAST_EVENT, refusals=(NotFound,), tag="events"),
+    Route("GET", "/v1/events", READ, stream_events, "Follow all runs.", _STREAM, headers=_LAST_EVENT,
           tag="events"),
     # ---- dead letters
     Route("GET", "/v1/dead-letters", READ, list_dead_letters, "List dead letters, newest first.",

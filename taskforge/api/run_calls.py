@@ -37,7 +37,7 @@ async def start_run(call: Call) -> Response:
         idempotency_key=key,
         request_hash=None if key is None else _hash_request(members),
     )
-    where = {"Location": f"/v1/runs/{started.id}"}
+    where = f"/v1/runs/{started.id}"
     wait = call.asked.get("wait")
     if wait is None:
         return json_response(started_shape(started), 202 if started.created else 200, where)
@@ -115,14 +115,15 @@ async def _wait(call: Call, ref: str, timeout_ms: int) -> None:
         await asyncio.gather(ended, gone, return_exceptions=True)
 
 
-async def _show(call: Call, ref: str, chosen: str | None, headers: dict[str, str] | None) -> Response:
+async def _show(call: Call, ref: str, chosen: str | None, location: str | None) -> Response:
     kind: Literal["none", "failed", "all"] = "all" if chosen is None else chosen  # type: ignore[assignment]
     after = call.asked.get("steps_cursor")
     limit = call.asked.get("limit", STEPS_PAGE)
     head, steps, following = await _steps(call, ref, kind, after, limit)
     if chosen is None or following is None or "limit" in call.asked:
         shape = head | {"steps": steps, "steps_cursor": following and encode_cursor(STEPS, following)}
-        return json_response(shape, 200, headers)
+        return json_response(shape, 200, location)
+    headers = None if location is None else {"Location": location}
     return StreamingResponse(_every_step(call, head, steps, following, kind), 200, headers, "application/json")
 
 

@@ -115,20 +115,19 @@ class Api:
         return await route.handler(call)
 
     def _check_host(self, call: Call) -> None:
-        hosts = call.every_header(b"host")
-        if len(hosts) > 1 or (not hosts and call.scope.get("http_version") != "1.0"):
+        host = call.header(b"host")
+        if call.is_repeated(b"host") or (host is None and call.scope.get("http_version") != "1.0"):
             raise MalformedRequest("the request needs one Host header")
-        if hosts and not self._hosts.admits(hosts[0]):
+        if host is not None and not self._hosts.admits(host):
             raise MisdirectedHost(
                 "the Host header names no address of this server; "
                 "if the name is right, add it to [server] allowed_hosts"
             )
 
     async def _authenticate(self, call: Call) -> None:
-        given = call.every_header(b"authorization")
-        if len(given) > 1:
+        if call.is_repeated(b"authorization"):
             raise Unauthorized("the request has more than one Authorization header")
-        call.principal = await self._context.authenticator.authenticate(given[0] if given else None)
+        call.principal = await self._context.authenticator.authenticate(call.header(b"authorization"))
 
     @staticmethod
     def _check_scope(call: Call, route: Route) -> None:

@@ -38,7 +38,7 @@ async def create_token(call: Call) -> Response:
     )
     await call.service.create_token(row)
     call.context.authenticator.forget()
-    return json_response(token_shape(row) | {"token": value}, 201, {"Location": f"/v1/tokens/{row.id}"})
+    return json_response(token_shape(row) | {"token": value}, 201, f"/v1/tokens/{row.id}")
 
 
 async def revoke_token(call: Call) -> Response:

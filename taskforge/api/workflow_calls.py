@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from taskforge.api.call import Call, json_response
+from taskforge.api.call import Call, JsonResponse, json_response
 from taskforge.api.paging import page
 from taskforge.api.query import VERSIONS, WORKFLOWS, parse_whole
 from taskforge.api.schemas import version_shape, workflow_shape
@@ -22,8 +22,8 @@ async def publish_workflow(call: Call) -> Response:
     body: dict[str, Any] = {"name": published.name, "version": published.version, "changed": published.changed}
     if warnings:
         body["warnings"] = [warning.to_json() for warning in warnings]
-    location = {"Location": f"/v1/workflows/{published.name}"}
-    return Response(dump_bytes(body), 201 if published.created else 200, location, "application/json")
+    location = f"/v1/workflows/{published.name}"
+    return JsonResponse(dump_bytes(body), 201 if published.created else 200, location)
 
 
 async def validate_workflow(call: Call) -> Response:
@@ -41,7 +41,7 @@ async def validate_workflow(call: Call) -> Response:
         "errors": [problem.to_json() for problem in found],
         "warnings": [problem.to_json() for problem in warnings],
     }
-    return Response(dump_bytes(body), 200, None, "application/json")
+    return JsonResponse(dump_bytes(body), 200)
 
 
 async def list_workflows(call: Call) -> Response:

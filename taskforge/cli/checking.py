@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from taskforge.cli.failure import CommandError, Exit
+from taskforge.cli.run_input import read_stdin
 from taskforge.core.problem import Problem, format_problem
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _check(file: str, parse: Callable[[bytes, Media], Definition]) -> Checked:
 
     shown = "<stdin>" if file == "-" else file
     try:
-        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        content = read_stdin() if file == "-" else Path(file).read_bytes()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         return Checked(shown, b"", "yaml", [Problem("", str(reason).lower())], ())

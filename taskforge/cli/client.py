@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _CODES = {400: Exit.USAGE, 401: Exit.UNREACHABLE, 403: Exit.UNREACHABLE, 404: Exit.NOT_FOUND, 409: Exit.CONFLICT,
           413: Exit.USAGE, 415: Exit.USAGE, 421: Exit.UNREACHABLE, 422: Exit.USAGE}  # fmt: skip
+_LISTS = {"workflows": "workflow list", "runs": "runs list", "dead-letters": "dead list", "tokens": "token list"}
 _CONNECT_S = 5.0
 _ANSWER_S = 60.0
 _MEDIA = {"yaml": "application/yaml", "json": "application/json"}
@@ -72,6 +73,15 @@ class Client:
         if answer.status_code == 200:
             return None
         return _problem(answer).get("detail") or f"it answers {answer.status_code}"
+
+    def server_version(self) -> str | None:
+        """The version that the server has of itself; None when it does not say."""
+        answer = self._send("GET", "/openapi.json")
+        try:
+            version = loads(answer.content)["info"]["version"]
+        except (JsonError, KeyError, TypeError):
+            return None
+        return version if isinstance(version, str) else None
 
     # ---- how
 
@@ -133,6 +143,8 @@ class Client:
             timeout=httpx2.Timeout(_ANSWER_S, connect=_CONNECT_S),
             # A proxy is for other machines; to this one the way is always direct.
             trust_env=not is_loopback(url),
+            # Without TLS nothing is verified; reading the certificates would cost a tenth of a second.
+            verify=not url.startswith("http:"),
             follow_redirects=False,
         )
 
@@ -163,6 +175,9 @@ class Client:
         message = str(problem.get("detail") or problem.get("title") or f"the server answers {status}")
         errors = [error for error in problem.get("errors") or [] if isinstance(error, dict)]
         hint = problem.get("hint")
+        if status == 404:
+            kind = answer.request.url.path.removeprefix("/v1/").partition("/")[0]
+            hint = f"what there is: taskforge {_LISTS[kind]}" if kind in _LISTS else None
         return CommandError(
             message,
             hint=str(hint) if hint else None,

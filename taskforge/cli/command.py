@@ -61,6 +61,14 @@ def _remember(context: click.Context, parameter: click.Parameter, value: Any) ->
         setattr(session, parameter.name or "", value)
 
 
+def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from taskforge import __version__
+
+        context.ensure_object(Session).screen.line(f"taskforge {__version__}")
+        context.exit()
+
+
 def _global_options(*, hidden: bool) -> list[click.Option]:
     def option(*names: str, **more: Any) -> click.Option:
         return click.Option(names, expose_value=False, callback=_remember, hidden=hidden, **more)
@@ -164,6 +172,12 @@ class Root(Group):
         for option in self.params:
             if isinstance(option, click.Option):
                 option.hidden = False
+        words = "Show the version, and exit."
+        self.params.append(
+            click.Option(
+                ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help=words
+            )
+        )
         self.sections = sections
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -32,7 +32,7 @@ SECTIONS = {
     },
     "More": {
         "token": Place("taskforge.cli.tokens", "token", "Create, list and revoke API tokens."),
-        "version": Place("taskforge.cli.server", "version", "The program's version."),
+        "version": Place("taskforge.cli.server", "version", "Print the program's version."),
     },
 }
 
@@ -79,6 +79,9 @@ def _run(arguments: Sequence[str], session: Session) -> int:
         raise CommandError(error.message) from None
     except (CommandError, KeyboardInterrupt):
         raise
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        raise CommandError(f"{place}{(error.strerror or str(error)).lower()}") from None
     except Exception as error:
         if sys.flags.dev_mode:
             raise

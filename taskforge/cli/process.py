@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,8 +29,8 @@ def own_command() -> tuple[list[str], dict[str, str]]:
     """
     if getattr(sys, "frozen", False):
         return [sys.executable], {"PYINSTALLER_RESET_ENVIRONMENT": "1"}
-    archive = os.environ.get("PEX") or sys.argv[0]
-    if os.path.isfile(archive) and (os.environ.get("PEX") or archive.endswith((".pyz", ".pex"))):
+    archive = sys.argv[0]
+    if zipfile.is_zipfile(archive):
         return [sys.executable, os.path.abspath(archive)], {}
     import taskforge
 

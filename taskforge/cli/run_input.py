@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from taskforge.cli.failure import CommandError, Exit
-from taskforge.core.jsontext import JsonError, loads
+from taskforge.core.jsontext import JsonError, loads, replace_lone_surrogates
 
 _PAIR = re.compile(r"([^=\s\"{}\[\]]+)=(.*)", re.DOTALL)
 
@@ -31,6 +31,13 @@ def read_input(texts: Sequence[str]) -> Any:
     return merged
 
 
+def read_stdin() -> bytes:
+    """Everything on standard input."""
+    if sys.stdin is None:
+        raise CommandError("standard input is closed", code=Exit.USAGE)
+    return sys.stdin.buffer.read()
+
+
 def _part(text: str) -> Any:
     if text.startswith("@"):
         return _file(text[1:])
@@ -39,7 +46,7 @@ def _part(text: str) -> Any:
         try:
             return {pair[1]: loads(pair[2])}
         except JsonError:
-            return {pair[1]: pair[2]}
+            return {pair[1]: replace_lone_surrogates(pair[2])}
     try:
         return loads(text, unique_keys=True)
     except JsonError as error:
@@ -52,9 +59,9 @@ def _part(text: str) -> Any:
 
 def _file(name: str) -> Any:
     try:
-        content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        content = read_stdin() if name == "-" else Path(name).read_bytes()
     except OSError as error:
-        raise CommandError(f"{name}: {error.strerror}", code=Exit.USAGE) from None
+        raise CommandError(f"{name}: {str(error.strerror).lower()}", code=Exit.USAGE) from None
     try:
         return loads(content, unique_keys=True)
     except JsonError as error:

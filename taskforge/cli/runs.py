@@ -102,7 +102,7 @@ def logs(session: Session, run: str) -> None:
 @pass_session
 def cancel(session: Session, references: tuple[str, ...], reason: str | None) -> None:
     """Cancel runs that have not ended."""
-    _each(session, references, "cancel", {"reason": reason} if reason else {}, "is cancelled")
+    _each(session, references, "cancel", {"reason": reason} if reason else {})
 
 
 @runs.command("retry", examples=[Example("taskforge runs retry uptime#42")])
@@ -110,7 +110,7 @@ def cancel(session: Session, references: tuple[str, ...], reason: str | None) ->
 @pass_session
 def retry(session: Session, references: tuple[str, ...]) -> None:
     """Take up failed runs at the failed step; what had succeeded is kept."""
-    _each(session, references, "retry", {}, "goes on")
+    _each(session, references, "retry", {})
 
 
 def show_run(session: Session, run: dict[str, Any]) -> None:
@@ -140,7 +140,7 @@ def find_document(session: Session, run: dict[str, Any]) -> Any:
         return None
 
 
-def _each(session: Session, references: tuple[str, ...], act: str, body: dict[str, Any], words: str) -> None:
+def _each(session: Session, references: tuple[str, ...], act: str, body: dict[str, Any]) -> None:
     """One call for each run. The first refusal ends it, after telling what was done."""
     screen, answers = session.screen, []
     for reference in references:
@@ -155,10 +155,7 @@ def _each(session: Session, references: tuple[str, ...], act: str, body: dict[st
         if screen.quiet:
             screen.line(_name(answer, reference))
         else:
-            now: list[Cell] = (
-                [" (", state(answer["state"]), ")"] if isinstance(answer, dict) and answer.get("state") else []
-            )
-            screen.line(Paint("✔", "green"), " ", Paint(_name(answer, reference), "bold"), f" {words}", *now)
+            screen.line(Paint("✔", "green"), " ", Paint(_name(answer, reference), "bold"), "  ", state(answer["state"]))
     if session.machine:
         screen.document(answers[0] if len(answers) == 1 else {"items": answers})
 

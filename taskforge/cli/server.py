@@ -90,27 +90,31 @@ def status(session: Session) -> int:
 
     Exit code 0: the server is ready. 1: it is there, but not ready. 3: there is none.
     """
-    from taskforge import __version__
-
     client, screen = session.client, session.screen
     hindrance = client.alive()
     stats: dict[str, Any] = client.get("stats")
-    home = str(client.connection.home)
+    home, version = str(client.connection.home), client.server_version()
     if session.machine:
         facts = {"server": client.connection.url, "ready": hindrance is None, "reason": hindrance}
-        screen.document({**facts, "home": home, "version": __version__, "stats": stats})
+        screen.document({**facts, "home": home, "version": version, "stats": stats})
         return Exit.DONE if hindrance is None else Exit.FAILED
     if not screen.quiet:
         ready: Cell = Paint("ready", "green") if hindrance is None else Paint("not ready", "bad")
         screen.line(Paint("server".ljust(14), "dim"), client.connection.url, "  ", ready)
         if client.connection.local:
             screen.line(Paint("home".ljust(14), "dim"), home)
-        screen.line(Paint("version".ljust(14), "dim"), __version__)
+        screen.line(Paint("version".ljust(14), "dim"), _versions(version))
         for label, text in _figures(stats):
             screen.line(Paint(label.ljust(14), "dim"), text)
     if hindrance is not None:
         raise CommandError(f"the server is there, but not ready: {hindrance}", hint="its log says more: serve.log")
     return Exit.DONE
+
+
+def _versions(server: str | None) -> str:
+    from taskforge import __version__
+
+    return __version__ if server == __version__ else f"{server or 'unknown'} (this program: {__version__})"
 
 
 def _figures(stats: dict[str, Any]) -> list[tuple[str, str]]:

@@ -25,7 +25,7 @@ from taskforge.core.definition_triggers import read_triggers
 from taskforge.core.document import parse_document
 from taskforge.core.errors import InvalidDefinition
 from taskforge.core.findings import Findings, Locate
-from taskforge.core.inputs import check_schema
+from taskforge.core.input_schema import check_schema
 from taskforge.core.kind import Kinds
 from taskforge.core.model import JSON, Evaluation, Plan, Step, Template
 from taskforge.core.problem import InvalidDocument, Pointer, Problem, format_path

@@ -9,49 +9,22 @@ from __future__ import annotations
 import copy
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from taskforge.core.input_patterns import MATCHED_LENGTH, pattern_problem
+from taskforge.core.input_patterns import MATCHED_LENGTH
 from taskforge.core.jsontext import dumps
 from taskforge.core.model import JSON
-from taskforge.core.problem import Pointer, Problem, format_path, quoted, suggest
+from taskforge.core.problem import Problem, format_path, quoted, suggest
+from taskforge.core.schema_walk import ABSENT, resolve_reference
 from taskforge.core.templated import describe
 
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MAX_REFERENCES = 5_000
 """References that are followed in one check, and 20 more for each value of the input."""
 MAX_PROBLEMS = 50
-_ENDLESS = "the schema refers to itself without end, or the input is nested too deeply"
-ABSENT: Any = object()
-"""Stands for a value that was not given."""
-
-_ONE = frozenset(
-    (
-        "additionalProperties",
-        "contains",
-        "contentSchema",
-        "else",
-        "if",
-        "items",
-        "not",
-        "propertyNames",
-        "then",
-        "unevaluatedItems",
-        "unevaluatedProperties",
-    )
-)
-_MANY = frozenset(("allOf", "anyOf", "oneOf", "prefixItems"))
-_NAMED = frozenset(("$defs", "definitions", "dependentSchemas", "patternProperties", "properties"))
-_OTHER = """
-$anchor $comment $dynamicAnchor $dynamicRef $id $ref $schema $vocabulary const contentEncoding contentMediaType default
-dependentRequired deprecated description enum examples exclusiveMaximum exclusiveMinimum format maxContains maxItems
-maxLength maxProperties maximum minContains minItems minLength minProperties minimum multipleOf pattern readOnly
-required title type uniqueItems writeOnly
-"""
-KEYWORDS = frozenset((*_ONE, *_MANY, *_NAMED, *_OTHER.split()))
+_KEPT = 64  # validators of the schemas last used
+ENDLESS = "the schema refers to itself without end, or the input is nested too deeply"
 
 _TYPE_WORDS = {
     "string": "text",
@@ -64,34 +37,6 @@ _TYPE_WORDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class SchemaProblem:
-    """`key`: the key at `pointer` is meant. `is_warning`: the schema can be used all the same."""
-
-    pointer: Pointer
-    message: str
-    hint: str | None = None
-    key: bool = False
-    is_warning: bool = False
-
-
-def check_schema(schema: JSON) -> list[SchemaProblem]:
-    """Return what is wrong with a workflow's `inputs`."""
-    if not isinstance(schema, dict):
-        return [SchemaProblem((), f"must be a JSON Schema, a mapping with type and properties, not {describe(schema)}")]
-    if schema and not any(key in KEYWORDS for key in schema):
-        message = "must be a JSON Schema; none of its keys is a keyword of JSON Schema"
-        return [SchemaProblem((), message, "write the fields under properties: {type: object, properties: {…}}")]
-    found = list(_check_meta(schema))
-    for pointer, inner in _subschemas(schema, ()):
-        found += _check_one(schema, pointer, inner)
-    if not any(not problem.is_warning for problem in found):
-        found += _check_defaults(schema)
-        if any(problem.message == _ENDLESS for problem in check_input(schema, apply_defaults(schema))):
-            found.append(SchemaProblem((), "the schema refers to itself without end"))
-    return found
-
-
 def apply_defaults(schema: JSON, value: JSON = ABSENT) -> JSON:
     """Return the value with the schema's defaults where properties are missing, at every depth.
 
@@ -102,149 +47,43 @@ def apply_defaults(schema: JSON, value: JSON = ABSENT) -> JSON:
         value = schema.get("default", {}) if isinstance(schema, dict) else {}
     budget.fill(value)
     try:
-        return _fill(schema, schema, copy.deepcopy(value), 0)
-    except _TooMuch:
+        return fill_defaults(schema, schema, copy.deepcopy(value), 0)
+    except TooMuch:
         return value  # `check_input` says what is wrong
 
 
 def check_input(schema: JSON, value: JSON) -> list[Problem]:
     """Return why the value does not fit, each with its path (`input.repo`); at most 50."""
-    import jsonschema
+    from jsonschema.exceptions import SchemaError
+    from referencing.exceptions import Unresolvable
 
     budget.fill(value)
     found: list[Problem] = []
     try:
-        for error in _validator(schema).iter_errors(value):
-            found.extend(_plain(error))
+        for error in validator_of(schema).iter_errors(value):
+            found.extend(plain_problems(error))
             if len(found) >= MAX_PROBLEMS:
                 break
-    except (RecursionError, _TooMuch):
-        found.append(Problem("input", _ENDLESS))
-    except (ArithmeticError, ValueError, jsonschema.exceptions.SchemaError) as error:
+    except (RecursionError, TooMuch):
+        found.append(Problem("input", ENDLESS))
+    except (ArithmeticError, ValueError, SchemaError, Unresolvable) as error:
         found.append(Problem("input", f"the input cannot be checked against the schema: {str(error)[:200]}"))
     unique = {(problem.path, problem.message): problem for problem in found}
     return sorted(unique.values(), key=lambda problem: problem.path)
 
 
-# ---- the schema
-
-
-def _check_meta(schema: dict[str, JSON]) -> Iterator[SchemaProblem]:
-    for error in _meta_validator().iter_errors(schema):
-        pointer = tuple(error.absolute_path)
-        leaf = min(error.context, key=lambda inner: len(inner.absolute_path)) if error.context else error
-        for problem in _plain(leaf):
-            yield SchemaProblem(pointer, problem.message)
-
-
-def _check_one(root: dict[str, JSON], pointer: Pointer, schema: JSON) -> list[SchemaProblem]:
-    if not isinstance(schema, dict):
-        return []
-    found: list[SchemaProblem] = []
-    for key, value in schema.items():
-        here = (*pointer, key)
-        if key in ("$ref", "$dynamicRef") and isinstance(value, str):
-            found += _check_reference(root, here, value)
-        elif key == "$schema" and value not in (DIALECT, DIALECT + "#"):
-            found.append(SchemaProblem(here, f"the dialect must be {DIALECT}", "leave $schema out"))
-        elif key == "$id" and pointer:
-            found.append(SchemaProblem(here, "$id may stand at the top only; references use #/…", key=True))
-        elif key == "pattern" and isinstance(value, str):
-            problem = pattern_problem(value)
-            found += [SchemaProblem(here, problem)] if problem else []
-        elif key == "patternProperties" and isinstance(value, dict):
-            texts = [(text, pattern_problem(text)) for text in value]
-            found += [SchemaProblem((*here, text), problem, key=True) for text, problem in texts if problem]
-        elif key not in KEYWORDS and not key.startswith("x-"):
-            near = suggest(key, KEYWORDS)
-            said = f"{quoted(key)} is no keyword of JSON Schema and checks nothing"
-            found.append(SchemaProblem(here, f"{said}; {near}" if near else said, key=True, is_warning=True))
-    return found
-
-
-def _check_reference(root: dict[str, JSON], pointer: Pointer, reference: str) -> list[SchemaProblem]:
-    if not reference.startswith("#"):
-        message = f"{quoted(reference)}: a reference must stay inside the schema"
-        return [SchemaProblem(pointer, message, "copy what it points to under $defs and refer to #/$defs/NAME")]
-    if reference == "#" or _resolve(root, reference) is not ABSENT:
-        return []
-    return [SchemaProblem(pointer, f"{quoted(reference)} is not in the schema")]
-
-
-def _resolve(root: JSON, reference: str) -> JSON:
-    """Return what a reference inside the schema points to, or ABSENT."""
-    if reference == "#":
-        return root
-    if not reference.startswith("#/"):
-        anchor = reference[1:]
-        for _, inner in _subschemas(root, ()):
-            if isinstance(inner, dict) and anchor in (inner.get("$anchor"), inner.get("$dynamicAnchor")):
-                return inner
-        return ABSENT
-    value = root
-    for raw in reference[2:].split("/"):
-        part = re.sub("%[0-9A-Fa-f]{2}", lambda match: chr(int(match[0][1:], 16)), raw)
-        part = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(value, dict) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and part.isdecimal() and int(part[:9]) < len(value):
-            value = value[int(part)]
-        else:
-            return ABSENT
-    return value if isinstance(value, dict | bool) else ABSENT
-
-
-def _subschemas(schema: JSON, pointer: Pointer) -> Iterator[tuple[Pointer, JSON]]:
-    pending: list[tuple[Pointer, JSON]] = [(pointer, schema)]
-    while pending:
-        here, item = pending.pop()
-        yield here, item
-        if not isinstance(item, dict):
-            continue
-        for key, value in item.items():
-            if key in _ONE:
-                pending.append(((*here, key), value))
-            elif key in _MANY and isinstance(value, list):
-                pending += [((*here, key, index), inner) for index, inner in enumerate(value)]
-            elif key in _NAMED and isinstance(value, dict):
-                pending += [((*here, key, name), inner) for name, inner in value.items()]
-
-
-def _check_defaults(schema: dict[str, JSON]) -> list[SchemaProblem]:
-    """Every default must fit the schema that it stands in."""
-    found: list[SchemaProblem] = []
-    validator = _validator(schema)
-    budget.fill(None)
-    for pointer, inner in _subschemas(schema, ()):
-        if not isinstance(inner, dict) or "default" not in inner:
-            continue
-        try:
-            error = next(
-                validator.evolve(schema=inner).iter_errors(_fill(schema, inner, copy.deepcopy(inner["default"]), 0)),
-                None,
-            )
-        except (RecursionError, _TooMuch, ArithmeticError, ValueError):
-            continue
-        if error is not None:
-            said = _plain(error)[0]
-            where = said.path.removeprefix("input").removeprefix(".")
-            message = f"the default does not fit: {where + ': ' if where else ''}{said.message}"
-            found.append(SchemaProblem((*pointer, "default"), message))
-    return found
-
-
 # ---- defaults
 
 
-def _fill(root: JSON, schema: JSON, value: JSON, depth: int) -> JSON:
+def fill_defaults(root: JSON, schema: JSON, value: JSON, depth: int) -> JSON:
     if not isinstance(schema, dict) or depth > 64:
         return value
     reference = schema.get("$ref")
     if isinstance(reference, str):
         budget.spend()
-        value = _fill(root, _resolve(root, reference), value, depth + 1)
+        value = fill_defaults(root, resolve_reference(root, reference), value, depth + 1)
     for inner in schema.get("allOf", ()):
-        value = _fill(root, inner, value, depth + 1)
+        value = fill_defaults(root, inner, value, depth + 1)
     if isinstance(value, dict):
         for name, inner in schema.get("properties", {}).items():
             if name not in value:
@@ -252,13 +91,13 @@ def _fill(root: JSON, schema: JSON, value: JSON, depth: int) -> JSON:
                 if default is ABSENT:
                     continue
                 value[name] = copy.deepcopy(default)
-            value[name] = _fill(root, inner, value[name], depth + 1)
+            value[name] = fill_defaults(root, inner, value[name], depth + 1)
     elif isinstance(value, list):
         leading = schema.get("prefixItems", ())
         for index, item in enumerate(value):
             inner = leading[index] if index < len(leading) else schema.get("items")
             if isinstance(inner, dict):
-                value[index] = _fill(root, inner, item, depth + 1)
+                value[index] = fill_defaults(root, inner, item, depth + 1)
     return value
 
 
@@ -271,14 +110,14 @@ def _default_of(root: JSON, schema: JSON) -> JSON:
             return schema["default"]
         if not isinstance(schema.get("$ref"), str):
             return ABSENT
-        schema = _resolve(root, schema["$ref"])
+        schema = resolve_reference(root, schema["$ref"])
     return ABSENT
 
 
 # ---- checking with jsonschema
 
 
-class _TooMuch(Exception):
+class TooMuch(Exception):
     """More references were followed than a sensible schema needs."""
 
 
@@ -299,7 +138,7 @@ class _Budget(threading.local):
     def spend(self) -> None:
         self.left -= 1
         if self.left < 0:
-            raise _TooMuch
+            raise TooMuch
 
 
 budget = _Budget()
@@ -344,14 +183,7 @@ def _normal(value: JSON) -> JSON:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-@lru_cache(maxsize=1)
-def _meta_validator() -> Any:
-    from jsonschema import Draft202012Validator
-
-    return Draft202012Validator(Draft202012Validator.META_SCHEMA)
-
-
-def _validator(schema: JSON) -> Any:
+def validator_of(schema: JSON) -> Any:
     """The validator of a schema; kept for the schemas of plans, which live long."""
     known = _kept.get(id(schema))
     if known is not None and known[0] is schema:
@@ -360,7 +192,7 @@ def _validator(schema: JSON) -> Any:
 
     # An empty registry: nothing is ever fetched.
     validator = _checker()(schema, registry=Registry())
-    if len(_kept) >= 512:
+    if len(_kept) >= _KEPT:
         _kept.clear()
     _kept[id(schema)] = (schema, validator)
     return validator
@@ -369,13 +201,13 @@ def _validator(schema: JSON) -> Any:
 # ---- messages
 
 
-def _plain(error: Any) -> list[Problem]:
+def plain_problems(error: Any) -> list[Problem]:
     """jsonschema's error in plain words. Values are repeated only as far as 80 characters."""
     path = format_path(("input", *error.absolute_path))
     keyword, wanted, value = error.validator, error.validator_value, error.instance
     if keyword == "required":
         missing = [name for name in wanted if isinstance(value, dict) and name not in value]
-        return [Problem(f"{path}", f"{quoted(name)} is missing") for name in missing]
+        return [Problem(path, f"{quoted(name)} is missing") for name in missing]
     if keyword == "additionalProperties" and wanted is False:
         known = list(error.schema.get("properties", {}))
         patterns = list(error.schema.get("patternProperties", {}))

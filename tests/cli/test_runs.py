@@ -85,7 +85,7 @@ def test_input_comes_from_a_file_or_from_standard_input(server: ServerProcess, t
         ('{"who": }', "is no JSON"),
         ("who", "is no JSON"),
         ('{"a": 1, "a": 2}', "duplicate key"),
-        ("@/nowhere/input.json", "/nowhere/input.json: No such file"),
+        ("@/nowhere/input.json", "/nowhere/input.json: no such file"),
     ],
 )
 def test_input_that_cannot_be_read_is_exit_code_2(server: ServerProcess, text: str, words: str) -> None:

@@ -31,7 +31,8 @@ def run_of(paths: list[str]) -> dict[str, Any]:
         for path in sorted(paths)
     ]  # fmt: skip
     return {"id": "run_1", "number": 7, "workflow": "w", "version": 1, "state": "SUCCEEDED", "input": {},
-            "output": None, "error": None, "trigger": {"type": "manual"}, "created_at": "2026-11-23T00:00:00.000Z", "started_at": None,
+            "output": None, "error": None, "trigger": {"type": "manual"}, "created_at": "2026-11-23T00:00:00.000Z",
+            "started_at": None,
             "finished_at": None, "generation": 1, "steps_total": len(steps), "steps": steps,
             "steps_cursor": None}  # fmt: skip
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskforge.core.inputs import apply_defaults, check_input, check_schema
+from taskforge.core.input_schema import check_schema
+from taskforge.core.inputs import apply_defaults, check_input
 
 
 def said(schema: Any, value: Any) -> list[str]:

@@ -57,7 +57,11 @@ def tell(session: Session) -> int:
         stack.callback(shutil.rmtree, home, ignore_errors=True)
         target = Target()
         stack.callback(target.close)
-        return _Story(session, home, target, stack).play()
+        try:
+            return _Story(session, home, target, stack).play()
+        except KeyboardInterrupt:
+            session.screen.note("interrupted; server, target and home are removed")
+            raise
 
 
 class _Story:

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import apsw
+
 from taskforge import __version__
 from taskforge.core.errors import StartupError
 from taskforge.store.migrate import load_migrations, pending
 from taskforge.store.sqlite.connection import Session
 from taskforge.store.sqlite.opening import applied_migrations
+
+
+def look(session: Session, part: Callable[[Session], list[str]]) -> list[str]:
+    """Run a part of the check; a page that cannot be read is a finding, too."""
+    try:
+        return part(session)
+    except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:
+        return [f"damage met while looking: {error}"]
 
 
 def find_damage(session: Session) -> list[str]:

@@ -278,7 +278,7 @@ class SqliteStore:
     async def check(self) -> list[str]:
         findings = list(self.notices)
         for part in health.PARTS:
-            findings += await self._readers.submit(part)
+            findings += await self._readers.submit(health.look, part)
         return findings
 
     async def ping(self) -> None:
