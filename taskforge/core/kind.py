@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 class BlockSource:
     """Where a kind keeps inner steps in its config: a name, the pointer to the list, and what is new in its scope.
 
-    `loop`: the inner steps run several times, so that their paths get an index (`foreach`, `repeat`).
+    `loop`: the inner steps run several times, so that their paths get an index (`foreach`, `repeat`). `together`: they
+    run at the same time, ordered only by their `needs` (`parallel`).
     """
 
     name: str
     pointer: tuple[str | int, ...]
     adds: tuple[str, ...] = ()
     loop: bool = False
+    together: bool = False
 
 
 class Kind:
@@ -46,7 +48,7 @@ class Kind:
     summary: ClassVar[str] = ""
     """One line for the documentation and the editor's completion."""
     conditions: ClassVar[tuple[str, ...]] = ()
-    """Those of `later` that are conditions: one whole expression, true or false."""
+    """Those of `later` and `further` that are conditions: one whole expression, true or false."""
     optional: ClassVar[bool] = False
     """Whether the config may be left empty (`fail:`), which then stands for `{}`."""
 
@@ -67,6 +69,10 @@ class Kind:
 
     def later(self, config: JSON) -> Mapping[str, tuple[tuple[str | int, ...], JSON]]:
         """Return templates that the kind evaluates itself while it runs: name → (pointer in the config, value)."""
+        return {}
+
+    def further(self, config: JSON) -> Mapping[str, tuple[tuple[str | int, ...], JSON]]:
+        """Return what `decision.evaluate` makes while a control kind runs, inside its blocks: name → (pointer, value)."""
         return {}
 
     def blocks(self, config: JSON) -> list[BlockSource]:
