@@ -5,6 +5,19 @@ refused raises an error of `core.errors` and leaves no trace. `apply` verbs take
 guarded by the run's revision and, for attempts, by the lease token: `LeaseLost` when either has moved. Every applied
 decision counts the revision up by one; a run that was just started has `changes.revision + 1`, that is 1.
 
+**Places in `concurrency`.** A decision with a `claim` asks for a place (while the run is QUEUED; else the claim means
+nothing). Places are taken by live runs with `placed` = 1; those that wait for one are QUEUED with `placed` = 0. In the
+same transaction as the claim, and as the end of any run that has a place or waits for one, free places go to those that
+wait: by priority, then the older run first, each as long as fewer runs than the limit that it asked under hold one;
+nobody is overtaken. A run that gets a place has `placed` = 1, no owner, `due_at` = the decision's `now`, and its
+revision counts up once more (so a driver that has it in memory gets LeaseLost, and loads it). Who gets none keeps the
+`due_at` of the decision when the claim `queues`, else it is due at once. Every verb that applies a decision says when a
+place was given: it returns the time since when some run is due through that (the decision's own run or another one),
+or None. What the decision itself made due is in `changes.run.due_at`.
+
+**Children.** A child run whose `NewRun.parent` has a `signal` is waited for until it has ended and its parent was told
+(`told_child`), or until the parent ends: then it is an orphan as long as it goes on.
+
 JSON columns come and go as text; times are milliseconds UTC.
 """
 
@@ -41,13 +54,15 @@ class NewRun:
 
 
 class StartedRun(NamedTuple):
-    """The answer of `start_run`. `created` is False when the Idempotency-Key had started `id` before."""
+    """The answer of `start_run`. `created` is False when the Idempotency-Key had started `id` before. `due_at` is what
+    the verbs that apply a decision return: since when a run is due that was given a place by this."""
 
     id: str
     key: int
     number: int
     state: str
     created: bool
+    due_at: int | None = None
 
 
 class WorkflowRow(NamedTuple):
@@ -236,28 +251,28 @@ class Store(Protocol):
         """`start_run` for many, all in one transaction: all or none."""
         ...
 
-    async def advance_run(self, changes: Changes) -> None:
+    async def advance_run(self, changes: Changes) -> int | None:
         """Apply a decision in which no attempt ended (prepared steps, a run taken up). Raises LeaseLost."""
         ...
 
-    async def finish_attempt(self, changes: Changes) -> None:
+    async def finish_attempt(self, changes: Changes) -> int | None:
         """Apply a decision in which attempts ended. Every end is guarded by its token. Raises LeaseLost."""
         ...
 
-    async def resume_wait(self, changes: Changes) -> None:
+    async def resume_wait(self, changes: Changes) -> int | None:
         """Apply a decision made because a time has come. Raises LeaseLost."""
         ...
 
-    async def cancel_run(self, changes: Changes) -> None:
+    async def cancel_run(self, changes: Changes) -> int | None:
         """Apply a cancellation. Raises LeaseLost."""
         ...
 
-    async def send_signal(self, changes: Changes) -> None:
+    async def send_signal(self, changes: Changes) -> int | None:
         """Apply a decision about a signal: it is kept, or taken at once. With `told_child`, that child run's end counts
-        as told. Raises LeaseLost."""
+        as told. Signals of a run that has ended are not kept. Raises LeaseLost."""
         ...
 
-    async def retry_run(self, changes: Changes) -> None:
+    async def retry_run(self, changes: Changes) -> int | None:
         """Apply a person's retry: a new generation. Closes the run's open dead letters as RETRIED. Raises LeaseLost."""
         ...
 
@@ -266,10 +281,10 @@ class Store(Protocol):
     async def lease_steps(
         self, owner: str, now: int, limit: int, *, suspects: bool = False, slots: bool = True, held: Sequence[str] = ()
     ) -> list[RunRows]:
-        """Without `slots`, only runs that need none (`needs_slot` = 0) are taken; runs of workflows in `held` never are.
-        Take at most `limit` runs that nobody holds and in which something is due (`due_at` ≤ now), by priority and
+        """Take at most `limit` runs that nobody holds and in which something is due (`due_at` ≤ now), by priority and
         then by time: `owner` is set, `due_at` cleared, the revision counted up. Runs with `suspect` > 0 are returned
-        only with `suspects`, and then only those."""
+        only with `suspects`, and then only those. Without `slots`, only runs that need none (`needs_slot` = 0) are
+        taken; runs of workflows in `held` never are (`*` stands for all)."""
         ...
 
     async def release_run(self, key: int, revision: int, due_at: int) -> None:
@@ -292,15 +307,20 @@ class Store(Protocol):
         ...
 
     async def next_due(self, *, suspects: bool = False, slots: bool = True, held: Sequence[str] = ()) -> int | None:
-        """With the same choice as `lease_steps`. The earliest `due_at` of all runs that nobody holds, or None."""
+        """The earliest `due_at` of all runs that nobody holds, with the same choice as `lease_steps`; or None."""
+        ...
+
+    async def find_oldest_placed(self, place: str) -> int | None:
+        """The key of the oldest run that holds this place, or None when it is free."""
         ...
 
     async def list_children(self, key: int) -> list[int]:
-        """The keys of child runs that this run waits for and that have not ended."""
+        """The keys of child runs that this run waits for, or waited for when it ended, and that have not ended."""
         ...
 
     async def list_untold_children(self, limit: int) -> list[int]:
-        """The keys of child runs that have ended and whose waiting parent has not been told (after a crash)."""
+        """The keys of child runs that have ended and whose parent goes on and has not been told (after a crash). They
+        are not pruned."""
         ...
 
     async def list_orphans(self, limit: int) -> list[int]:
@@ -308,7 +328,8 @@ class Store(Protocol):
         ...
 
     async def list_rates(self) -> dict[str, int]:
-        """The state of all rate limits: key → time in milliseconds."""
+        """The state of all rate limits: key → time in milliseconds. `changes.rates` only moves these times forward;
+        what has meant nothing for a day is forgotten by `register_node` and `prune_runs`."""
         ...
 
     async def load_run(self, key: int) -> RunRows:
@@ -342,7 +363,7 @@ class Store(Protocol):
     # ---- holding and state
 
     async def set_hold(self, workflow: str | None, held: bool, now: int) -> None:
-        """Hold a workflow (None: everything) back, or let it go on. Raises NotFound."""
+        """Hold a workflow (None: everything) back, or let it go on. Both may be done again. Raises NotFound."""
         ...
 
     async def list_holds(self) -> list[str]:
@@ -357,7 +378,8 @@ class Store(Protocol):
         self, workflow: str, key: str, value: str | None, writer: str, expected: str | None, compare: bool, now: int
     ) -> bool:
         """Write a value (JSON text; None removes it). With `compare`, only where the value is `expected` now (None: not
-        there), else False. The same `writer` writing the same value again is True and changes nothing."""
+        there), else False. The same `writer` writing the same value again is True and changes nothing. Raises NotFound
+        for an unknown workflow."""
         ...
 
     # ---- dead letters

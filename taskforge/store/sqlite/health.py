@@ -52,7 +52,7 @@ def find_wrong_counts(session: Session) -> list[str]:
 
 
 def find_broken_invariants(session: Session) -> list[str]:
-    """The invariants I2, I4, I5 and I8 of runs, as far as rows show them."""
+    """The invariants I2 to I5 and I8 of runs, as far as rows show them, and those of places and children."""
     found: list[str] = []
     for name, meaning in _INVARIANTS.items():
         found += [f"{meaning}: {what}" for (what,) in session.rows(name)]
@@ -65,6 +65,9 @@ _INVARIANTS: Final = {
     "check_step_ends": "I2 a step has more ends than generations",
     "check_stuck_runs": "I4 a run is held by nobody and nothing is due in it, or it is both held and due",
     "check_stuck_steps": "I4 a step waits without a time at which it is due",
+    "check_free_places": "I4 a run waits for a place in `concurrency` that is free",
+    "check_full_places": "more runs hold a place in `concurrency` than its limit",
+    "check_forgotten_children": "I4 the parent of a run that it waits for has ended, and the run does not know",
     "check_lost_running": "I3 an attempt runs in a run that its owner does not hold",
     "check_running_steps": "I3 an attempt runs but its step does not",
     "check_attempt_numbers": "I5 the attempts of a step are not numbered without holes",

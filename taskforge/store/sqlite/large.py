@@ -9,7 +9,8 @@ import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from taskforge.core.snapshot import Changes, StepRecord
+from taskforge.core.snapshot import Changes, SignalRecord, StepRecord
+from taskforge.core.states import RUN_TERMINAL
 from taskforge.store.protocol import NewRun
 from taskforge.store.sqlite.connection import Session
 
@@ -19,7 +20,7 @@ INLINE_LIMIT: Final = 800
 COMPRESS_FROM: Final = 4_096
 """Characters from which a value is compressed: from there on it would need overflow pages."""
 
-INPUT, TRIGGER, RUN_OUTPUT = 1, 2, 4
+INPUT, TRIGGER, RUN_OUTPUT, ENDING = 1, 2, 4, 8
 """Bits of `runs.large`."""
 
 OUTPUT, DATA = 1, 2
@@ -42,9 +43,14 @@ def find_large(changes: Changes, new: NewRun | None = None) -> list[tuple[str, s
             found.append(("", "input", new.input))
         if len(new.trigger) > INLINE_LIMIT:
             found.append(("", "trigger", new.trigger))
-    output = changes.run.output
+    output, ending = changes.run.output, changes.run.ending
     if output is not None and len(output) > INLINE_LIMIT:
         found.append(("", "output", output))
+    if ending is not None and len(ending) > INLINE_LIMIT:
+        found.append(("", "ending", ending))
+    for sent in stored_signals(changes):
+        if len(sent.data) > INLINE_LIMIT:
+            found.append((sent.id, "signal", sent.data))
     for step in changes.steps:
         output, data = step.output, step.data
         if output is not None and len(output) > INLINE_LIMIT:
@@ -52,6 +58,11 @@ def find_large(changes: Changes, new: NewRun | None = None) -> list[tuple[str, s
         if data is not None and len(data) > INLINE_LIMIT:
             found.append((step.path, "data", data))
     return found
+
+
+def stored_signals(changes: Changes) -> list[SignalRecord]:
+    """Return the signals that a decision keeps; a run that has ended keeps none."""
+    return [] if changes.run.state in RUN_TERMINAL else changes.signals
 
 
 def encode(values: Iterable[tuple[str, str, str]]) -> Encoded:
@@ -100,8 +111,8 @@ def fetch_large(session: Session, key: int, path: str, field: str) -> str | None
 
 def step_record(session: Session, key: int, row: Sequence[Any]) -> StepRecord:
     """Make a step from its columns and `large`."""
-    mask = row[15]
-    record = StepRecord._make(row[:15])
+    mask = row[16]
+    record = StepRecord._make(row[:16])
     if mask & OUTPUT:
         record = record._replace(output=fetch_large(session, key, record.path, "output"))
     if mask & DATA:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal, NoReturn
 
 from taskforge.core.errors import NotFound
-from taskforge.core.snapshot import AttemptRecord, RunRecord, StepRecord
+from taskforge.core.snapshot import AttemptRecord, RunRecord, SignalRecord, StepRecord
 from taskforge.store.protocol import AttemptRow, JournalRow, RunFilter, RunRow, RunRows
 from taskforge.store.sqlite.connection import Session
-from taskforge.store.sqlite.large import INPUT, RUN_OUTPUT, TRIGGER, fetch_large, step_record
+from taskforge.store.sqlite.large import ENDING, INPUT, RUN_OUTPUT, TRIGGER, fetch_large, step_record
 
 _ALL: Final = 2**62
 """More than there are keys, numbers, milliseconds or rows."""
@@ -25,7 +25,7 @@ def load_run(session: Session, key: int) -> RunRows:
         raise NotFound(f"there is no run with the key {key}")
     steps = [step_record(session, key, step) for step in session.rows("steps_of_run", (key, "", _ALL))]
     attempts = [_attempt(attempt) for attempt in session.rows("attempts_of_whole_run", (key,))]
-    return RunRows(_run(session, row), steps, attempts)
+    return RunRows(_run(session, row), steps, attempts, _signals(session, key))
 
 
 def load_runs(session: Session, keys: Sequence[int]) -> list[RunRows]:
@@ -53,7 +53,7 @@ def get_run_rows(
         found = [step_record(session, run.key, row) for row in rows]
         for step in found:
             attempts += [_attempt(row) for row in session.rows("attempts_of_step", (run.key, step.path))]
-    return RunRows(run, found, attempts)
+    return RunRows(run, found, attempts, _signals(session, run.key))
 
 
 def count_steps(session: Session, key: int) -> int:
@@ -112,7 +112,7 @@ def _no_run(ref: str) -> NoReturn:
 
 def _run(session: Session, row: Sequence[Any]) -> RunRow:
     """Make a run from its columns, the part that changes, and `large`."""
-    found, large = RunRow._make((*row[:13], RunRecord._make(row[13:22]))), row[22]
+    found, large = RunRow._make((*row[:14], RunRecord._make(row[14:28]))), row[28]
     if large & INPUT:
         found = found._replace(input=fetch_large(session, found.key, "", "input") or "null")
     if large & TRIGGER:
@@ -120,6 +120,18 @@ def _run(session: Session, row: Sequence[Any]) -> RunRow:
     if large & RUN_OUTPUT:
         output = fetch_large(session, found.key, "", "output")
         found = found._replace(record=found.record._replace(output=output))
+    if large & ENDING:
+        ending = fetch_large(session, found.key, "", "ending")
+        found = found._replace(record=found.record._replace(ending=ending))
+    return found
+
+
+def _signals(session: Session, key: int) -> list[SignalRecord]:
+    """Return what was sent to a run and not taken, in the order in which it came."""
+    found: list[SignalRecord] = []
+    for id, name, data, sent_at, large in session.rows("signals_of_run", (key,)):
+        text = fetch_large(session, key, id, "signal") if large else data
+        found.append(SignalRecord(id, name, text or "null", sent_at))
     return found
 
 

@@ -6,13 +6,28 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from taskforge.core.errors import IdempotencyMismatch, LeaseLost, NotFound, WorkflowDisabled
+from taskforge.core.jsontext import loads
 from taskforge.core.snapshot import Changes
 from taskforge.store.protocol import NewRun, StartedRun
 from taskforge.store.sqlite.connection import Session
-from taskforge.store.sqlite.large import INPUT, RUN_OUTPUT, TRIGGER, Encoded, step_rows, store_large
+from taskforge.store.sqlite.consequences import consequences, told_of_start
+from taskforge.store.sqlite.large import (
+    ENDING,
+    INLINE_LIMIT,
+    INPUT,
+    RUN_OUTPUT,
+    TRIGGER,
+    Encoded,
+    step_rows,
+    store_large,
+    stored_signals,
+)
 
 IDEMPOTENCY_KEPT_MS: Final = 7 * 24 * 3_600_000
 """How long an Idempotency-Key names the run that it started."""
+
+_ENDING_NEAR_LARGE: Final = INLINE_LIMIT - 200
+"""Characters of output and error together up to which a run's ending, made of the same, was kept in its row."""
 
 
 def start_run(
@@ -29,28 +44,27 @@ def start_run(
     run = changes.run
     input: str | None = new.input
     trigger: str | None = new.trigger
-    output, mask = run.output, 0
+    output, ending, mask = _small(changes, large)
     if large:
         if ("", "input") in large:
             input, mask = None, mask | INPUT
         if ("", "trigger") in large:
             trigger, mask = None, mask | TRIGGER
-        if ("", "output") in large:
-            output, mask = None, mask | RUN_OUTPUT
+    told = None if new.parent is None else told_of_start(session, new.parent_key, loads(new.parent))
     session.execute(
         session.sql["start_run_insert"],
         (
             new.id, new.workflow, number, new.version, run.state, run.generation, changes.revision + 1, run.owner,
             run.due_at, run.suspect, new.priority, new.start_at, new.trigger_type, new.created_at, run.started_at,
-            run.finished_at, new.idempotency_key, new.request_hash, new.lineage, mask, run.error, trigger, input,
-            output,
+            run.finished_at, new.idempotency_key, new.request_hash, new.lineage, run.needs_slot, run.place, run.placed,
+            run.undone, new.parent_key, told, mask, run.error, new.parent, ending, trigger, input, output,
         ),
     )  # fmt: skip
     key = session.last_insert_rowid()
     if changes.steps:
         session.executemany(session.sql["start_run_step"], step_rows(key, changes.steps, large))
     _write_rest(session, key, changes, journal, large)
-    return StartedRun(new.id, key, number, run.state, True)
+    return StartedRun(new.id, key, number, run.state, True, consequences(session, key, changes))
 
 
 def start_runs(
@@ -59,17 +73,16 @@ def start_runs(
     return [start_run(session, *run) for run in runs]
 
 
-def apply_changes(session: Session, changes: Changes, journal: str | None, large: Encoded | None) -> None:
-    """Apply a decision on a stored run, guarded by its revision and by the token of every attempt that ends."""
+def apply_changes(session: Session, changes: Changes, journal: str | None, large: Encoded | None) -> int | None:
+    """Apply a decision on a stored run, guarded by its revision and by the token of every attempt that ends. Return the
+    time since when a run is due that was given a place by this."""
     run, key, sql = changes.run, changes.key, session.sql
-    output, mask = run.output, 0
-    if large and ("", "output") in large:
-        output, mask = None, RUN_OUTPUT
+    output, ending, mask = _small(changes, large)
     session.execute(
         sql["apply_run"],
         (
             key, changes.revision, run.state, run.generation, run.owner, run.due_at, run.suspect, output, run.error,
-            run.started_at, run.finished_at, mask,
+            run.started_at, run.finished_at, run.needs_slot, ending, run.place, run.placed, run.undone, mask,
         ),
     )  # fmt: skip
     if session.changes() != 1:
@@ -85,7 +98,33 @@ def apply_changes(session: Session, changes: Changes, journal: str | None, large
         if closed:
             session.add("dead_letter", "OPEN", -closed)
             session.add("dead_letter", changes.dead_letters_to, closed)
+    for id in changes.signals_taken:
+        _take_signal(session, key, id)
+    if changes.told_child is not None:
+        session.execute(sql["apply_told"], (changes.told_child,))
+    if run.ending is None and len(run.output or "") + len(run.error or "") > _ENDING_NEAR_LARGE:
+        session.execute(sql["apply_ending_over"], (key,))
     _write_rest(session, key, changes, journal, large)
+    return consequences(session, key, changes)
+
+
+def _small(changes: Changes, large: Encoded | None) -> tuple[str | None, str | None, int]:
+    """Return the run's output and ending as they are kept in its row, and the mask of what is in `outputs`."""
+    output, ending, mask = changes.run.output, changes.run.ending, 0
+    if large:
+        if ("", "output") in large:
+            output, mask = None, RUN_OUTPUT
+        if ("", "ending") in large:
+            ending, mask = None, mask | ENDING
+    return output, ending, mask
+
+
+def _take_signal(session: Session, key: int, id: str) -> None:
+    taken = session.row("apply_signal_taken", (key, id))
+    if taken is None:
+        raise LeaseLost(f"signal {id} of run {key} was taken before")
+    if taken[0]:
+        session.execute(session.sql["apply_signal_forget"], (key, id))
 
 
 def _write_rest(session: Session, key: int, changes: Changes, journal: str | None, large: Encoded | None) -> None:
@@ -95,6 +134,12 @@ def _write_rest(session: Session, key: int, changes: Changes, journal: str | Non
     if changes.dead_letters:
         session.executemany(sql["apply_dead_letter"], [(key, *letter) for letter in changes.dead_letters])
         session.add("dead_letter", "OPEN", len(changes.dead_letters))
+    for sent in stored_signals(changes):
+        is_large = large is not None and (sent.id, "signal") in large
+        data = None if is_large else sent.data
+        session.execute(sql["apply_signal"], (key, sent.id, sent.name, data, sent.sent_at, is_large))
+    if changes.rates:
+        session.executemany(sql["apply_rate"], list(changes.rates.items()))
     if large:
         store_large(session, key, large)
     if journal is not None:

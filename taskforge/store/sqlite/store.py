@@ -27,6 +27,7 @@ from taskforge.store.protocol import (
 )
 from taskforge.store.sql import load_queries
 from taskforge.store.sqlite import (
+    consequences,
     dead_letters,
     definitions,
     health,
@@ -37,6 +38,7 @@ from taskforge.store.sqlite import (
     runs,
     tokens,
     upkeep,
+    workflow_state,
 )
 from taskforge.store.sqlite.connection import Session, configure_reader, open_connection
 from taskforge.store.sqlite.large import Encoded, encode, find_large
@@ -142,24 +144,27 @@ class SqliteStore:
         work = [(new, changes, _journal(changes), await self._encode(changes, new)) for new, changes in runs_]
         return await self._writer.enqueue(runs.start_runs, work)
 
-    async def advance_run(self, changes: Changes) -> None:
-        await self._apply(changes)
+    async def advance_run(self, changes: Changes) -> int | None:
+        return await self._apply(changes)
 
-    async def finish_attempt(self, changes: Changes) -> None:
-        await self._apply(changes)
+    async def finish_attempt(self, changes: Changes) -> int | None:
+        return await self._apply(changes)
 
-    async def resume_wait(self, changes: Changes) -> None:
-        await self._apply(changes)
+    async def resume_wait(self, changes: Changes) -> int | None:
+        return await self._apply(changes)
 
-    async def cancel_run(self, changes: Changes) -> None:
-        await self._apply(changes)
+    async def cancel_run(self, changes: Changes) -> int | None:
+        return await self._apply(changes)
 
-    async def retry_run(self, changes: Changes) -> None:
-        await self._apply(changes)
+    async def send_signal(self, changes: Changes) -> int | None:
+        return await self._apply(changes)
 
-    async def _apply(self, changes: Changes) -> None:
+    async def retry_run(self, changes: Changes) -> int | None:
+        return await self._apply(changes)
+
+    async def _apply(self, changes: Changes) -> int | None:
         large = await self._encode(changes)
-        await self._writer.enqueue(runs.apply_changes, changes, _journal(changes), large)
+        return await self._writer.enqueue(runs.apply_changes, changes, _journal(changes), large)
 
     async def _encode(self, changes: Changes, new: NewRun | None = None) -> Encoded | None:
         values = find_large(changes, new)
@@ -171,8 +176,10 @@ class SqliteStore:
 
     # ---- runs: ownership and leases
 
-    async def lease_steps(self, owner: str, now: int, limit: int, *, suspects: bool = False) -> list[RunRows]:
-        keys = await self._writer.submit(leases.lease_steps, owner, now, limit, suspects)
+    async def lease_steps(
+        self, owner: str, now: int, limit: int, *, suspects: bool = False, slots: bool = True, held: Sequence[str] = ()
+    ) -> list[RunRows]:
+        keys = await self._writer.submit(leases.lease_steps, owner, now, limit, suspects, slots, held)
         if not keys:
             return []
         try:
@@ -208,8 +215,23 @@ class SqliteStore:
                     break
         return Rescued(attempts, freed)
 
-    async def next_due(self, *, suspects: bool = False) -> int | None:
-        return await self._readers.submit(leases.next_due, suspects)
+    async def next_due(self, *, suspects: bool = False, slots: bool = True, held: Sequence[str] = ()) -> int | None:
+        return await self._readers.submit(leases.next_due, suspects, slots, held)
+
+    async def find_oldest_placed(self, place: str) -> int | None:
+        return await self._readers.submit(consequences.find_oldest_placed, place)
+
+    async def list_children(self, key: int) -> list[int]:
+        return await self._readers.submit(consequences.list_children, key)
+
+    async def list_untold_children(self, limit: int) -> list[int]:
+        return await self._readers.submit(consequences.list_untold_children, limit)
+
+    async def list_orphans(self, limit: int) -> list[int]:
+        return await self._readers.submit(consequences.list_orphans, limit)
+
+    async def list_rates(self) -> dict[str, int]:
+        return await self._readers.submit(workflow_state.list_rates)
 
     async def load_run(self, key: int) -> RunRows:
         return await self._readers.submit(run_reads.load_run, key)
@@ -235,6 +257,22 @@ class SqliteStore:
 
     async def last_journal_id(self) -> int:
         return await self._readers.submit(run_reads.last_journal_id)
+
+    # ---- holding and state
+
+    async def set_hold(self, workflow: str | None, held: bool, now: int) -> None:
+        await self._writer.submit(workflow_state.set_hold, workflow, held, now)
+
+    async def list_holds(self) -> list[str]:
+        return await self._readers.submit(workflow_state.list_holds)
+
+    async def get_state(self, workflow: str) -> dict[str, str]:
+        return await self._readers.submit(workflow_state.get_state, workflow)
+
+    async def set_state(
+        self, workflow: str, key: str, value: str | None, writer: str, expected: str | None, compare: bool, now: int
+    ) -> bool:
+        return await self._writer.submit(workflow_state.set_state, workflow, key, value, writer, expected, compare, now)
 
     # ---- dead letters
 

@@ -10,6 +10,7 @@ from taskforge.core.states import DeadLetterState, RunState, StepState
 from taskforge.store.protocol import Stats
 from taskforge.store.sqlite.connection import Session
 from taskforge.store.sqlite.rescue import held_by
+from taskforge.store.sqlite.workflow_state import forget_rates
 
 _FREE_PAGES_KEPT: Final = 2_048
 """Pages left for new rows after a deletion; what is above is given back to the disk."""
@@ -22,6 +23,7 @@ def register_node(session: Session, id: str, info: str, now: int) -> list[str]:
     session.write("register_node", (id, info, now))
     # The home's lock is ours, so every other process of this database is dead.
     session.write("register_node_forget", (id,))
+    forget_rates(session, now)
     return [owner for owner in held_by(session) if owner != id]
 
 
@@ -32,6 +34,7 @@ def find_ended(session: Session, created_from: int, ended_before: int, limit: in
 
 def prune_runs(session: Session, keys: Sequence[int], ended_before: int) -> int:
     """Delete runs with all their rows; those that are no longer as they were found are left."""
+    forget_rates(session, ended_before)
     deleted = 0
     for key in keys:
         found = session.row("prune_runs_state", (key, ended_before))

@@ -57,34 +57,39 @@ RETURNING next_number - 1;
 -- name: start_run_insert
 INSERT INTO runs (
     id, workflow, number, version, state, generation, revision, owner, due_at, suspect, priority, start_at,
-    trigger_type, created_at, started_at, finished_at, idempotency_key, request_hash, lineage, large, error, trigger,
-    input, output
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    trigger_type, created_at, started_at, finished_at, idempotency_key, request_hash, lineage, needs_slot, place,
+    placed, undone, parent_key, told, large, error, parent, ending, trigger, input, output
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: start_run_parent
+SELECT state FROM runs WHERE key = ?;
 
 -- name: start_run_step
 INSERT INTO step_runs (
     run, path, step, kind, state, generation, attempts, failures, crashes, output, error, data, available_at, ready_at,
-    started_at, finished_at, large
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    started_at, finished_at, stage, large
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- ---- decisions on a run that is stored
 
 -- name: apply_run
 UPDATE runs
 SET state = ?3, generation = ?4, owner = ?5, due_at = ?6, suspect = ?7, output = ?8, error = ?9, started_at = ?10,
-    finished_at = ?11, large = (large & 3) | ?12, revision = revision + 1
+    finished_at = ?11, needs_slot = ?12, ending = ?13, place = ?14, placed = ?15, undone = ?16,
+    large = (large & 3) | ?17, revision = revision + 1
 WHERE key = ?1 AND revision = ?2;
 
 -- name: apply_step
 INSERT INTO step_runs (
     run, path, step, kind, state, generation, attempts, failures, crashes, output, error, data, available_at, ready_at,
-    started_at, finished_at, large
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    started_at, finished_at, stage, large
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (run, path) DO UPDATE SET
     state = excluded.state, generation = excluded.generation, attempts = excluded.attempts,
     failures = excluded.failures, crashes = excluded.crashes, output = excluded.output, error = excluded.error,
     data = excluded.data, available_at = excluded.available_at, ready_at = excluded.ready_at,
-    started_at = excluded.started_at, finished_at = excluded.finished_at, large = excluded.large;
+    started_at = excluded.started_at, finished_at = excluded.finished_at, stage = excluded.stage,
+    large = excluded.large;
 
 -- name: apply_lease
 INSERT INTO attempts (run, id, path, generation, number, started_at, lease_owner, lease_expires_at, state)
@@ -101,6 +106,24 @@ VALUES (?, ?, ?, ?, ?, ?, ?, 'OPEN');
 -- name: apply_dead_letters_to
 UPDATE dead_letters SET state = ?2, closed_at = ?3 WHERE run = ?1 AND state = 'OPEN';
 
+-- name: apply_ending_over
+DELETE FROM outputs WHERE run = ? AND path = '' AND field = 'ending';
+
+-- name: apply_signal
+INSERT INTO signals (run, id, name, data, sent_at, large) VALUES (?, ?, ?, ?, ?, ?);
+
+-- name: apply_signal_taken
+DELETE FROM signals WHERE run = ? AND id = ? RETURNING large;
+
+-- name: apply_signal_forget
+DELETE FROM outputs WHERE run = ? AND path = ? AND field = 'signal';
+
+-- name: apply_told
+UPDATE runs SET told = 1 WHERE key = ? AND told = 0;
+
+-- name: apply_rate
+INSERT INTO rates (key, arrival) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET arrival = max(arrival, excluded.arrival);
+
 -- name: apply_journal
 INSERT INTO journal (run, at, entries) VALUES (?, ?, ?);
 
@@ -110,16 +133,64 @@ INSERT OR REPLACE INTO outputs (run, path, field, encoding, body) VALUES (?, ?, 
 -- name: apply_counts
 INSERT INTO counts (kind, state, n) VALUES (?, ?, ?) ON CONFLICT (kind, state) DO UPDATE SET n = n + excluded.n;
 
+-- ---- what a decision means for other runs
+
+-- name: place_claim
+UPDATE runs SET place_limit = ?2, due_at = coalesce(?3, due_at) WHERE key = ?1;
+
+-- name: place_first_queued
+SELECT key, place_limit FROM runs
+WHERE place = ? AND placed = 0 AND state = 'QUEUED' AND place_limit IS NOT NULL
+ORDER BY priority DESC, key LIMIT 1;
+
+-- name: place_holders
+SELECT count(*) FROM runs WHERE place = ? AND placed = 1 AND state IN ('QUEUED', 'RUNNING', 'WAITING');
+
+-- name: place_grant
+UPDATE runs SET placed = 1, owner = NULL, due_at = ?2, revision = revision + 1 WHERE key = ?1;
+
+-- name: find_oldest_placed
+SELECT key FROM runs
+WHERE place = ? AND placed = 1 AND state IN ('QUEUED', 'RUNNING', 'WAITING') ORDER BY key LIMIT 1;
+
+-- name: parent_ended
+UPDATE runs SET told = 2
+WHERE told = 0 AND told <> 1 AND parent_key = ?
+    AND state IN ('QUEUED', 'RUNNING', 'WAITING', 'SUCCEEDED', 'FAILED', 'CANCELLED');
+
+-- name: list_children
+SELECT key FROM runs
+WHERE told IN (0, 2) AND told <> 1 AND parent_key = ? AND state IN ('QUEUED', 'RUNNING', 'WAITING') ORDER BY key;
+
+-- name: list_untold_children
+SELECT key FROM runs WHERE told = 0 AND told <> 1 AND state IN ('SUCCEEDED', 'FAILED', 'CANCELLED') LIMIT ?;
+
+-- name: list_orphans
+SELECT key FROM runs WHERE told = 2 AND told <> 1 AND state IN ('QUEUED', 'RUNNING', 'WAITING') LIMIT ?;
+
+-- name: list_rates
+SELECT key, arrival FROM rates;
+
+-- name: forget_rates
+DELETE FROM rates WHERE arrival < ?;
+
 -- ---- ownership and leases
 
 -- name: lease_steps_next_priority
-SELECT priority FROM runs WHERE due_at IS NOT NULL AND suspect = 0 AND priority < ? ORDER BY priority DESC LIMIT 1;
+SELECT priority FROM runs
+WHERE due_at IS NOT NULL AND suspect = 0 AND needs_slot = ? AND priority < ? ORDER BY priority DESC LIMIT 1;
 
 -- name: lease_steps_due
-SELECT key FROM runs WHERE due_at IS NOT NULL AND suspect = 0 AND priority = ? AND due_at <= ? ORDER BY due_at LIMIT ?;
+SELECT due_at, key FROM runs
+WHERE due_at IS NOT NULL AND suspect = 0 AND needs_slot = ? AND priority = ? AND due_at <= ?
+    AND workflow NOT IN (SELECT value FROM json_each(?))
+ORDER BY due_at, key LIMIT ?;
 
 -- name: lease_steps_suspects
-SELECT key FROM runs WHERE due_at IS NOT NULL AND suspect > 0 AND due_at <= ? ORDER BY priority DESC, due_at LIMIT ?;
+SELECT key FROM runs
+WHERE due_at IS NOT NULL AND suspect > 0 AND needs_slot <= ? AND due_at <= ?
+    AND workflow NOT IN (SELECT value FROM json_each(?))
+ORDER BY priority DESC, due_at, key LIMIT ?;
 
 -- name: lease_steps_take
 UPDATE runs SET owner = ?2, due_at = NULL, revision = revision + 1 WHERE key = ?1 AND due_at IS NOT NULL;
@@ -128,10 +199,14 @@ UPDATE runs SET owner = ?2, due_at = NULL, revision = revision + 1 WHERE key = ?
 UPDATE runs SET owner = NULL, due_at = ?3, revision = revision + 1 WHERE key = ?1 AND owner = ?2;
 
 -- name: next_due
-SELECT due_at FROM runs WHERE due_at IS NOT NULL AND suspect = 0 AND priority = ? ORDER BY due_at LIMIT 1;
+SELECT due_at FROM runs
+WHERE due_at IS NOT NULL AND suspect = 0 AND needs_slot = ? AND priority = ?
+    AND workflow NOT IN (SELECT value FROM json_each(?))
+ORDER BY due_at, key LIMIT 1;
 
 -- name: next_due_suspect
-SELECT min(due_at) FROM runs WHERE due_at IS NOT NULL AND suspect > 0;
+SELECT min(due_at) FROM runs
+WHERE due_at IS NOT NULL AND suspect > 0 AND needs_slot <= ? AND workflow NOT IN (SELECT value FROM json_each(?));
 
 -- name: release_run
 UPDATE runs SET owner = NULL, due_at = ?3, revision = revision + 1
@@ -176,27 +251,30 @@ UPDATE runs SET owner = NULL, due_at = ?2, suspect = ?3, revision = revision + 1
 
 -- name: run_by_key
 SELECT key, id, number, workflow, version, trigger, trigger_type, input, created_at, priority, start_at, revision,
-    lineage, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, large
+    lineage, parent, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, needs_slot,
+    ending, place, placed, undone, large
 FROM runs WHERE key = ?;
 
 -- name: run_by_id
 SELECT key, id, number, workflow, version, trigger, trigger_type, input, created_at, priority, start_at, revision,
-    lineage, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, large
+    lineage, parent, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, needs_slot,
+    ending, place, placed, undone, large
 FROM runs WHERE id = ?;
 
 -- name: run_by_number
 SELECT key, id, number, workflow, version, trigger, trigger_type, input, created_at, priority, start_at, revision,
-    lineage, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, large
+    lineage, parent, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, needs_slot,
+    ending, place, placed, undone, large
 FROM runs WHERE workflow = ? AND number = ?;
 
 -- name: steps_of_run
 SELECT path, step, kind, state, generation, attempts, failures, crashes, output, error, data, available_at, ready_at,
-    started_at, finished_at, large
+    started_at, finished_at, stage, large
 FROM step_runs WHERE run = ? AND path > ? ORDER BY path LIMIT ?;
 
 -- name: failed_steps_of_run
 SELECT path, step, kind, state, generation, attempts, failures, crashes, output, error, data, available_at, ready_at,
-    started_at, finished_at, large
+    started_at, finished_at, stage, large
 FROM step_runs WHERE run = ? AND path > ? AND state = 'FAILED' ORDER BY path LIMIT ?;
 
 -- name: attempts_of_run
@@ -211,6 +289,9 @@ FROM attempts WHERE run = ? AND path = ? ORDER BY generation, number;
 SELECT id, path, generation, number, started_at, lease_owner, lease_expires_at, state, finished_at, error
 FROM attempts WHERE run = ? ORDER BY path, generation, number;
 
+-- name: signals_of_run
+SELECT id, name, data, sent_at, large FROM signals WHERE run = ? ORDER BY key;
+
 -- name: large_value
 SELECT encoding, body FROM outputs WHERE run = ? AND path = ? AND field = ?;
 
@@ -219,14 +300,16 @@ SELECT count(*) FROM step_runs WHERE run = ?;
 
 -- name: list_runs_newest
 SELECT key, id, number, workflow, version, trigger, trigger_type, input, created_at, priority, start_at, revision,
-    lineage, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, large
+    lineage, parent, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, needs_slot,
+    ending, place, placed, undone, large
 FROM runs
 WHERE key < ?1 AND key >= ?2 AND created_at BETWEEN ?3 AND ?4 AND (?5 IS NULL OR trigger_type = ?5)
 ORDER BY key DESC LIMIT ?6;
 
 -- name: list_runs_of_workflow
 SELECT key, id, number, workflow, version, trigger, trigger_type, input, created_at, priority, start_at, revision,
-    lineage, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, large
+    lineage, parent, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, needs_slot,
+    ending, place, placed, undone, large
 FROM runs
 WHERE workflow = ?7 AND number <= ?8 AND key < ?1 AND key >= ?2 AND created_at BETWEEN ?3 AND ?4
     AND (?5 IS NULL OR trigger_type = ?5) AND (?9 IS NULL OR state IN (SELECT value FROM json_each(?9)))
@@ -234,7 +317,8 @@ ORDER BY number DESC LIMIT ?6;
 
 -- name: list_runs_in_state
 SELECT key, id, number, workflow, version, trigger, trigger_type, input, created_at, priority, start_at, revision,
-    lineage, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, large
+    lineage, parent, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, needs_slot,
+    ending, place, placed, undone, large
 FROM runs
 WHERE state = ?7 AND key < ?1 AND key >= ?2 AND created_at BETWEEN ?3 AND ?4 AND (?5 IS NULL OR trigger_type = ?5)
     AND (?8 IS NULL OR workflow = ?8)
@@ -262,6 +346,31 @@ WHERE journal.run = ? AND journal.id > ? ORDER BY journal.id LIMIT ?;
 
 -- name: last_journal_id
 SELECT coalesce(max(id), 0) FROM journal;
+
+-- ---- holding and state
+
+-- name: set_hold
+INSERT INTO holds (workflow, held_at) VALUES (?, ?) ON CONFLICT (workflow) DO NOTHING;
+
+-- name: set_hold_off
+DELETE FROM holds WHERE workflow = ?;
+
+-- name: list_holds
+SELECT workflow FROM holds ORDER BY workflow;
+
+-- name: get_state
+SELECT key, value FROM workflow_state WHERE workflow = ? AND value IS NOT NULL ORDER BY key;
+
+-- name: set_state_find
+SELECT value, writer FROM workflow_state WHERE workflow = ? AND key = ?;
+
+-- name: set_state_workflow
+SELECT 1 FROM workflows WHERE name = ?;
+
+-- name: set_state
+INSERT INTO workflow_state (workflow, key, value, writer, updated_at) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (workflow, key) DO UPDATE SET
+    value = excluded.value, writer = excluded.writer, updated_at = excluded.updated_at;
 
 -- ---- dead letters
 
@@ -306,13 +415,13 @@ DELETE FROM nodes WHERE id <> ?;
 -- name: prune_runs_find
 SELECT key, created_at FROM runs
 WHERE created_at >= ?1 AND created_at < ?2 AND finished_at < ?2
-    AND NOT EXISTS (SELECT 1 FROM dead_letters AS d WHERE d.run = runs.key AND d.state = 'OPEN')
+    AND told IS NOT 0 AND NOT EXISTS (SELECT 1 FROM dead_letters AS d WHERE d.run = runs.key AND d.state = 'OPEN')
 ORDER BY created_at LIMIT ?3;
 
 -- name: prune_runs_state
 SELECT state FROM runs
 WHERE key = ?1 AND finished_at < ?2
-    AND NOT EXISTS (SELECT 1 FROM dead_letters AS d WHERE d.run = runs.key AND d.state = 'OPEN');
+    AND told IS NOT 0 AND NOT EXISTS (SELECT 1 FROM dead_letters AS d WHERE d.run = runs.key AND d.state = 'OPEN');
 
 -- name: prune_runs_steps
 SELECT state, count(*) FROM step_runs WHERE run = ? GROUP BY state;
@@ -379,6 +488,35 @@ LIMIT 50;
 -- name: check_stuck_runs
 SELECT workflow || '#' || number FROM runs
 WHERE state IN ('QUEUED', 'RUNNING', 'WAITING') AND (owner IS NULL) = (due_at IS NULL)
+    AND (owner IS NOT NULL OR NOT (
+        (state = 'QUEUED' AND placed = 0 AND place_limit IS NOT NULL)
+        OR EXISTS (SELECT 1 FROM step_runs WHERE run = runs.key AND state = 'WAITING')))
+LIMIT 50;
+
+-- name: check_free_places
+WITH wanted (place) AS (
+    SELECT DISTINCT place FROM runs WHERE placed = 0 AND state = 'QUEUED' AND place_limit IS NOT NULL
+)
+SELECT first.workflow || '#' || first.number
+FROM wanted JOIN runs AS first ON first.key = (
+    SELECT key FROM runs AS r
+    WHERE r.place = wanted.place AND r.placed = 0 AND r.state = 'QUEUED' AND r.place_limit IS NOT NULL
+    ORDER BY r.priority DESC, r.key LIMIT 1)
+WHERE first.place_limit > (
+    SELECT count(*) FROM runs AS r
+    WHERE r.place = wanted.place AND r.placed = 1 AND r.state IN ('QUEUED', 'RUNNING', 'WAITING'))
+LIMIT 50;
+
+-- name: check_full_places
+SELECT place FROM runs
+WHERE placed = 1 AND state IN ('QUEUED', 'RUNNING', 'WAITING')
+GROUP BY place HAVING count(*) > max(place_limit)
+LIMIT 50;
+
+-- name: check_forgotten_children
+SELECT child.workflow || '#' || child.number
+FROM runs AS child LEFT JOIN runs AS parent ON parent.key = child.parent_key
+WHERE child.told = 0 AND child.told <> 1 AND coalesce(parent.state, '') NOT IN ('QUEUED', 'RUNNING', 'WAITING')
 LIMIT 50;
 
 -- name: check_stuck_steps

@@ -1,5 +1,6 @@
--- Times are milliseconds UTC. Columns that hold JSON hold it as text. Values above a size are kept in `outputs`; the bit
--- mask `large` of the row says which (runs: 1 input, 2 trigger, 4 output; step_runs: 1 output, 2 data).
+-- Times are milliseconds UTC. Columns that hold JSON hold it as text. Values above a size are kept in `outputs`; the
+-- bit mask `large` of the row says which (runs: 1 input, 2 trigger, 4 output, 8 ending; step_runs: 1 output, 2 data;
+-- signals: 1 data).
 
 CREATE TABLE properties (
     name TEXT PRIMARY KEY,
@@ -49,8 +50,21 @@ CREATE TABLE runs (
     idempotency_key TEXT,
     request_hash TEXT,
     lineage TEXT,
+    -- What the run lacks is only a slot of the executor.
+    needs_slot INTEGER NOT NULL CHECK (needs_slot IN (0, 1)),
+    -- Its place in `concurrency`, whether it holds it, and the limit that it asked under.
+    place TEXT,
+    placed INTEGER NOT NULL CHECK (placed IN (0, 1)),
+    place_limit INTEGER,
+    undone INTEGER NOT NULL CHECK (undone IN (0, 1)),
+    -- For a child run; keys are given in order, so a parent's key is never given again while it has children.
+    parent_key INTEGER,
+    -- 0: the parent waits for the end; 1: it was told of it; 2: it ended first; NULL: nobody waits.
+    told INTEGER CHECK (told IN (0, 1, 2)),
     large INTEGER NOT NULL,
     error TEXT,
+    parent TEXT,
+    ending TEXT,
     trigger TEXT,
     input TEXT,
     output TEXT,
@@ -59,11 +73,17 @@ CREATE TABLE runs (
 ) STRICT;
 
 -- lease_steps, next_due: work that nobody holds.
-CREATE INDEX runs_due ON runs (suspect, priority DESC, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX runs_due ON runs (suspect, needs_slot, priority DESC, due_at, key, workflow) WHERE due_at IS NOT NULL;
 -- rescue_leases, register_node: what a process holds.
 CREATE INDEX runs_owner ON runs (owner) WHERE owner IS NOT NULL;
 -- start_run: an Idempotency-Key starts one run.
 CREATE UNIQUE INDEX runs_idempotency ON runs (workflow, idempotency_key) WHERE idempotency_key IS NOT NULL;
+-- A run ends or asks for a place: who holds one, and who waits for one.
+CREATE INDEX runs_placed ON runs (place) WHERE placed = 1 AND state IN ('QUEUED', 'RUNNING', 'WAITING');
+CREATE INDEX runs_queued ON runs (place, priority DESC)
+    WHERE placed = 0 AND state = 'QUEUED' AND place_limit IS NOT NULL;
+-- list_children, list_untold_children, list_orphans, and the end of a parent.
+CREATE INDEX runs_children ON runs (told, state, parent_key) WHERE told <> 1;
 -- list_runs by state.
 CREATE INDEX runs_state ON runs (state);
 -- list_runs by time, prune_runs.
@@ -87,6 +107,7 @@ CREATE TABLE step_runs (
     ready_at INTEGER NOT NULL,
     started_at INTEGER,
     finished_at INTEGER,
+    stage TEXT,
     large INTEGER NOT NULL,
     PRIMARY KEY (run, path)
 ) STRICT, WITHOUT ROWID;
@@ -112,11 +133,23 @@ CREATE TABLE attempts (
 -- renew_leases, rescue_leases: attempts that hold a lease.
 CREATE INDEX attempts_leased ON attempts (lease_owner) WHERE state = 'RUNNING';
 
--- Values above a size; `path` is empty for those of the run itself.
+-- Sent to a run and not taken yet; `key` is the order in which they came.
+CREATE TABLE signals (
+    key INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL REFERENCES runs (key) ON DELETE CASCADE,
+    id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    data TEXT,
+    sent_at INTEGER NOT NULL,
+    large INTEGER NOT NULL,
+    UNIQUE (run, id)
+) STRICT;
+
+-- Values above a size; `path` is empty for those of the run itself, and the id for those of signals.
 CREATE TABLE outputs (
     run INTEGER NOT NULL REFERENCES runs (key) ON DELETE CASCADE,
     path TEXT NOT NULL,
-    field TEXT NOT NULL CHECK (field IN ('input', 'trigger', 'output', 'data')),
+    field TEXT NOT NULL CHECK (field IN ('input', 'trigger', 'output', 'ending', 'data', 'signal')),
     encoding TEXT NOT NULL CHECK (encoding IN ('text', 'zlib')),
     body ANY NOT NULL,
     PRIMARY KEY (run, path, field)
@@ -149,6 +182,28 @@ CREATE TABLE journal (
 
 -- list_journal of one run.
 CREATE INDEX journal_run ON journal (run);
+
+-- Rate limits: the time at which the next attempt may begin when all are spread evenly.
+CREATE TABLE rates (
+    key TEXT PRIMARY KEY,
+    arrival INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Workflows that are held back; `*` is everything.
+CREATE TABLE holds (
+    workflow TEXT PRIMARY KEY,
+    held_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- `$state`. A value that was removed is NULL, so that its writer is known.
+CREATE TABLE workflow_state (
+    workflow TEXT NOT NULL REFERENCES workflows (name),
+    key TEXT NOT NULL,
+    value TEXT,
+    writer TEXT NOT NULL,
+    updated_at INTEGER NOT NULL,
+    PRIMARY KEY (workflow, key)
+) STRICT;
 
 CREATE TABLE tokens (
     id TEXT PRIMARY KEY,

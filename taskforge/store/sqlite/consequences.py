@@ -1,0 +1,71 @@
+"""What a decision about one run means for others, in the same transaction: places in `concurrency`, child runs.
+
+Places are derived from the rows of live runs; there is no counter that could leak.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from taskforge.core.snapshot import Changes
+from taskforge.core.states import RUN_TERMINAL, RunState
+from taskforge.store.sqlite.connection import Session
+
+_WAITED_FOR, _ORPHAN = 0, 2
+"""Values of `runs.told`; 1 is written by `apply_told`."""
+
+
+def consequences(session: Session, key: int, changes: Changes) -> int | None:
+    """Give places to who is next, and let go of children. Return the time since when a run is due that was given a
+    place, or None."""
+    run = changes.run
+    if run.state in RUN_TERMINAL:
+        session.execute(session.sql["parent_ended"], (key,))
+    elif changes.claim is not None and run.state == RunState.QUEUED and run.place is not None:
+        due_at = None if changes.claim.queues else changes.now
+        session.execute(session.sql["place_claim"], (key, changes.claim.limit, due_at))
+    else:
+        return None
+    return None if run.place is None else _fill(session, run.place, changes.now)
+
+
+def told_of_start(session: Session, parent_key: int | None, parent: Any) -> int | None:
+    """Return `told` of a child run that begins: nobody waits, its parent waits, or that has ended meanwhile."""
+    if parent_key is None or "signal" not in parent:
+        return None
+    found = session.row("start_run_parent", (parent_key,))
+    return _ORPHAN if found is None or found[0] in RUN_TERMINAL else _WAITED_FOR
+
+
+def _fill(session: Session, place: str, now: int) -> int | None:
+    """Give free places to the runs that wait for them, by priority and then by age. Each asked under the limit of its
+    own version; behind one that has to wait, nobody passes."""
+    granted: int | None = None
+    holders: int | None = None
+    while (first := session.row("place_first_queued", (place,))) is not None:
+        key, limit = first
+        if holders is None:
+            holders = session.rows("place_holders", (place,))[0][0]
+        if holders >= limit:
+            break
+        session.execute(session.sql["place_grant"], (key, now))
+        holders += 1
+        granted = now
+    return granted
+
+
+def find_oldest_placed(session: Session, place: str) -> int | None:
+    row = session.row("find_oldest_placed", (place,))
+    return None if row is None else int(row[0])
+
+
+def list_children(session: Session, key: int) -> list[int]:
+    return [child for (child,) in session.rows("list_children", (key,))]
+
+
+def list_untold_children(session: Session, limit: int) -> list[int]:
+    return [child for (child,) in session.rows("list_untold_children", (limit,))]
+
+
+def list_orphans(session: Session, limit: int) -> list[int]:
+    return [child for (child,) in session.rows("list_orphans", (limit,))]
