@@ -193,7 +193,7 @@ class Decision(Progress):
             failure = Failure("CRASH_LOOP", message, at.path, at.attempts, {"deaths": at.crashes})
             at.error = failure
             self._end(at, StepState.FAILED, code=failure.code)
-            if at.step.kind.role == "action":
+            if at.step.kind.role == "action" and not at.step.continue_on_error:
                 self._bury(at, failure, None)
             first = first or failure
         self.run.suspect = 0

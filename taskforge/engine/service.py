@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from taskforge.core import events as ev
 from taskforge.core.clock import Clock
-from taskforge.core.definition import Definition
+from taskforge.core.definition import Definition, in_order
 from taskforge.core.errors import (
     DeadLetterClosed,
     InvalidDefinition,
@@ -23,7 +23,7 @@ from taskforge.core.errors import (
     WorkflowDisabled,
 )
 from taskforge.core.inputs import apply_defaults, check_input
-from taskforge.core.jsontext import dumps
+from taskforge.core.jsontext import dumps, loads
 from taskforge.core.model import JSON, Plan
 from taskforge.core.problem import Problem
 from taskforge.core.snapshot import Changes, RunSnapshot
@@ -108,13 +108,23 @@ class Service:
         plan = definition.plan
         if name is not None and plan.name != name:
             raise NameMismatch(f"the document is named {plan.name!r}, the request says {name!r}; make them the same")
+        document = await self._same_as_newest(plan.name, definition.document) or dumps(definition.document)
         published = await self._store.publish_workflow(
-            plan.name, dumps(definition.document), definition.source, media, plan.description, self._clock.now()
+            plan.name, document, definition.source, media, plan.description, self._clock.now()
         )
         self._workflows.pop(plan.name, None)
         if published.changed:
             self._plans.keep(plan.name, published.version, plan)
         return published, list(definition.warnings)
+
+    async def _same_as_newest(self, name: str, document: JSON) -> str | None:
+        """Return the newest version's text where it means the same: comments and the order of keys do not count."""
+        try:
+            row = await self._store.get_workflow(name)
+        except NotFound:
+            return None
+        newest = (await self._store.get_version(name, row.version)).document
+        return newest if dumps(in_order(loads(newest))) == dumps(in_order(document)) else None
 
     async def set_enabled(self, name: str, enabled: bool) -> WorkflowRow:
         row = await self._store.set_enabled(name, enabled, self._clock.now())
@@ -231,13 +241,13 @@ class Service:
         now = self._clock.now()
         given = {} if input is None else input
         if plan.inputs is not None:
+            self._check_size(dumps(given))
             given = apply_defaults(plan.inputs, given)
             problems = check_input(plan.inputs, given)
             if problems:
                 raise InvalidInput(f"the input does not fit workflow {plan.name!r}", problems=problems)
         text = dumps(given)
-        if len(text) > self._input_limit:
-            raise TooLarge(f"the input has {len(text)} bytes; the limit is {self._input_limit}")
+        self._check_size(text)
         trigger = {"type": trigger_type}
         new = NewRun(
             id=self._clock.new_id("run"),
@@ -264,6 +274,10 @@ class Service:
             start_at=new.start_at,
         )
         return new, self._drivers.create(run)
+
+    def _check_size(self, text: str) -> None:
+        if len(text) > self._input_limit:
+            raise TooLarge(f"the input has {len(text)} bytes; the limit is {self._input_limit}")
 
     def _stored(self, driver: Driver, changes: Changes, started: StartedRun) -> None:
         if not started.created:
