@@ -125,6 +125,7 @@ class Evaluator:
         self._idle: list[Child] = []
         self._all: set[Child] = set()
         self._starting: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self._waiters: deque[_Waiter] = deque()
         self._closed = False
 
@@ -171,13 +172,10 @@ class Evaluator:
         self._waiters.clear()
         if self._starting:
             await asyncio.gather(*self._starting, return_exceptions=True)
-        children = list(self._all)
-        self._all.clear()
         self._idle.clear()
-        for child in children:
-            child.kill()
-        for child in children:
-            await child.ended()
+        for child in list(self._all):
+            self._end(child)
+        await asyncio.gather(*self._ending)
 
     @property
     def pids(self) -> list[int]:
@@ -200,7 +198,7 @@ class Evaluator:
             child = self._idle.pop()
             if child.is_alive:
                 return child
-            self._all.discard(child)
+            self._end(child)
         loop = asyncio.get_running_loop()
         waiter = _Waiter(loop.create_future())
         self._waiters.append(waiter)
@@ -227,8 +225,7 @@ class Evaluator:
         if child.is_alive and not child.is_busy and not self._closed:
             self._hand_over(child)
             return
-        self._all.discard(child)
-        child.kill()
+        self._end(child)
         if not self._closed and len(self._all) + len(self._starting) < self._usual:
             self._start()
 
@@ -239,10 +236,16 @@ class Evaluator:
                 waiter.turn.set_result(child)
                 return
         if len(self._all) > self._usual:
-            self._all.discard(child)
-            child.kill()
+            self._end(child)
             return
         self._idle.append(child)
+
+    def _end(self, child: Child) -> None:
+        self._all.discard(child)
+        child.kill()
+        ending = asyncio.get_running_loop().create_task(child.ended())
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
     def _start(self) -> None:
         task = asyncio.get_running_loop().create_task(self._start_child())
@@ -256,8 +259,7 @@ class Evaluator:
         arguments = [str(self.limits.seconds), str(self.limits.memory_bytes), str(os.getpid())]
         child = await Child.start(Spawn([*self._argv[:at], *arguments, *self._argv[at + 1 :]]))
         if self._closed:
-            child.kill()
-            await child.ended()
+            self._end(child)
             return
         self._all.add(child)
         self._hand_over(child)

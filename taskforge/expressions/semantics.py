@@ -26,6 +26,9 @@ MAX_ITEMS = 10_000
 MAX_TEXT = 1_000_000
 """Longest string that is built in process, in characters."""
 
+MAX_NODES = 50_000
+"""Most values inside a result that is put together in process."""
+
 _MAX_COMPARED = 2_000
 _EXPONENT = re.compile(r"[0-9]e[+-]?[0-9]|\x7f")
 _RANK = {type(None): 0, bool: 1, int: 3, float: 3, str: 4, list: 5, dict: 6}
@@ -302,6 +305,31 @@ def items(value: JSON) -> Sequence[JSON]:
     raise fail(f"Cannot iterate over {shown(value)}")
 
 
+# ---- size
+
+
+def check_size(value: JSON) -> JSON:
+    """The value itself, where written out it stays of moderate size. Raises TooBig otherwise.
+
+    Values share their parts: `[., .] | [., .] | …` is small in memory and endless when it is written.
+    """
+    if type(value) is str and len(value) <= MAX_TEXT:
+        return value
+    stack: list[JSON] = [[value]]
+    nodes_left, text_left = MAX_NODES, 2 * MAX_TEXT
+    while stack:
+        container = stack.pop()
+        nodes_left -= len(container)
+        for item in container.values() if type(container) is dict else container:
+            if type(item) is str:
+                text_left -= len(item)
+            elif type(item) is list or type(item) is dict:
+                stack.append(item)
+        if nodes_left < 0 or text_left < 0:
+            raise TooBig
+    return value
+
+
 # ---- text
 
 
@@ -312,6 +340,7 @@ def text(value: JSON) -> str:
 
 def json_text(value: JSON) -> str:
     """`tojson`"""
+    check_size(value)
     written = jsontext.dumps(value)
     if len(written) > MAX_TEXT or _EXPONENT.search(written):
         raise TooBig  # jq writes exponents in its own way, and escapes DEL

@@ -33,6 +33,7 @@ _HINTS = {
     "!": "jq says `not`, as in `.done | not`",
     "?//": "put a space before the `//`: `.a? // 1`",
     "||": "jq says `or`",
+    ".": 'a field with an unusual name is written .["name"]',
     "=": "to compare, write `==`",
 }
 
@@ -95,8 +96,6 @@ class Tokens:
         if self.kind == "quote":
             found = "a string"
         message = f"expected {expected} but found {found}" if expected else f"unexpected {found}"
-        if self.kind == "end" and not self.source.strip():
-            message = "the expression is empty"
         hint = _HINTS.get(self.text[:1] if self.kind == "bad" else self.text)
         if self.kind == "op" and self.text == "|" and self.source.startswith("||", self.start - 1):
             hint = _HINTS["||"]
