@@ -116,7 +116,7 @@ class _Compiled:
     grows: bool
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=512)
 def _compile_source(source: str) -> _Compiled | None:
     try:
         return _compile(parse_program(source))

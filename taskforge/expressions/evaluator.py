@@ -9,6 +9,7 @@ On Windows a child has no memory limit and no alarm of its own; the deadline hol
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib.util
 import os
 import sys
@@ -41,6 +42,7 @@ __all__ = ["Batch", "Evaluator", "Limits", "Program", "Result", "condition", "si
 Result: TypeAlias = "list[JSON] | EvaluationFailed"
 """Every result of a program, or why it has none."""
 
+_MAX_REMEMBERED = 8_192
 _PATIENCE = 0.05
 """Seconds that an evaluation waits for a busy child before one more is started."""
 
@@ -135,8 +137,8 @@ class Evaluator:
         Failures of programs are in the list, never raised. Raises only when no child can be started at all.
         """
         refused = _refuse(batch)
-        if refused is not None:
-            return refused
+        if refused is not None or not batch.programs:
+            return refused or []
         try:
             header, text = self._request(batch)
         except JsonError as error:
@@ -324,17 +326,21 @@ class Evaluator:
 
 def _refuse(batch: Batch) -> list[Result] | None:
     """What our own reader refuses never reaches a child."""
-    failures: list[Result] = []
     for program in batch.programs:
-        try:
-            parse_program(program.source)
-        except ExpressionSyntaxError as error:
-            first = error.problems[0]
-            hint = f" ({first.hint})" if first.hint else ""
-            failures.append(EvaluationFailed(EXPRESSION_ERROR, f"{first.message}{hint}"))
-    if not failures:
-        return None
-    return [failures[0] for _ in batch.programs]
+        message = (_refusal if len(program.source) <= _MAX_REMEMBERED else _refusal.__wrapped__)(program.source)
+        if message is not None:
+            return [EvaluationFailed(EXPRESSION_ERROR, message) for _ in batch.programs]
+    return None
+
+
+@functools.lru_cache(maxsize=2048)
+def _refusal(source: str) -> str | None:
+    try:
+        parse_program(source)
+    except ExpressionSyntaxError as error:
+        first = error.problems[0]
+        return f"{first.message} ({first.hint})" if first.hint else first.message
+    return None
 
 
 def _read(answer: bytes) -> Result:

@@ -102,7 +102,12 @@ def compare(a: JSON, b: JSON, budget: list[int] | None = None) -> int:
     if kind_a is float or kind_b is float:
         a, b = double(a), double(b)
         return int(a > b) - int(a < b)
-    return 0 if a is b else _compare_containers(a, b, budget or [_MAX_COMPARED])
+    if a is b:
+        return 0
+    try:
+        return _compare_containers(a, b, budget or [_MAX_COMPARED])
+    except RecursionError:
+        raise TooBig from None
 
 
 def _compare_containers(a: JSON, b: JSON, budget: list[int]) -> int:
@@ -196,7 +201,10 @@ def multiply(a: JSON, b: JSON) -> JSON:
             raise TooBig
         return text * int(times)
     if isinstance(a, dict) and isinstance(b, dict):
-        return _merge(a, b, [MAX_ITEMS])
+        try:
+            return _merge(a, b, [MAX_ITEMS])
+        except RecursionError:
+            raise TooBig from None
     raise fail(f"{shown(a)} and {shown(b)} cannot be multiplied")
 
 

@@ -34,9 +34,21 @@ _BINARY = {
 _CONSTANTS = {"null": None, "true": True, "false": False}
 
 
-@functools.lru_cache(maxsize=2048)
+_MAX_CACHED = 1_024
+
+
 def parse_program(source: str) -> Program:
     """Read a program. Raises ExpressionSyntaxError with every problem that was found; offsets count from 0."""
+    # Trees of long programs are large: whoever needs one often keeps it.
+    return _parse_again(source) if len(source) <= _MAX_CACHED else _parse(source)
+
+
+@functools.lru_cache(maxsize=512)
+def _parse_again(source: str) -> Program:
+    return _parse(source)
+
+
+def _parse(source: str) -> Program:
     if len(source) > MAX_LENGTH:
         raise ExpressionSyntaxError(
             (SyntaxProblem(0, f"the expression has {len(source):,} characters; at most {MAX_LENGTH:,} are read"),)

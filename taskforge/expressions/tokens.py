@@ -11,8 +11,8 @@ import re
 from taskforge.core.problem import quoted
 from taskforge.expressions.errors import SyntaxProblem
 
-MAX_NESTING = 64
-"""Deepest nesting of brackets, strings, `if`, `as` and the like."""
+MAX_NESTING = 128
+"""Deepest nesting of queries and terms; every bracket is one of each."""
 
 _TOKEN = re.compile(
     r"""(?P<space>(?:[ \r\n\t]+|\#(?:\\(?:\\|\r?\n)|[^\n])*)+)?(?:
@@ -105,7 +105,7 @@ class Tokens:
         """Go one level deeper."""
         self.depth += 1
         if self.depth > MAX_NESTING:
-            raise Stop(SyntaxProblem(self.start, f"the expression is nested more than {MAX_NESTING} deep"))
+            raise Stop(SyntaxProblem(self.start, f"the expression is nested more than {MAX_NESTING // 2} deep"))
 
     def leave(self) -> None:
         """Come back from what `nest` went into."""

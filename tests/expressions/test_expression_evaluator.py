@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import contextlib
 import os
@@ -269,7 +270,7 @@ async def test_what_is_forbidden_is_refused_before_jq_sees_it(evaluator: Evaluat
 async def test_the_child_itself_refuses_what_is_forbidden(
     evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskforge.expressions.evaluator.parse_program", lambda source: None)
+    monkeypatch.setattr("taskforge.expressions.evaluator._refuse", lambda batch: None)
     for name in [*sorted(FORBIDDEN), "debug(1)", "halt_error(1)"]:
         result = await one(evaluator, name)
         assert isinstance(result, EvaluationFailed)
@@ -422,6 +423,24 @@ async def test_check_gives_jqs_own_complaint_with_its_place(evaluator: Evaluator
     assert placed[2][1] == "Cannot use number (1) as object key"
     assert "unexpected" in placed[3][1]
     assert await evaluator.check([]) == []
+
+
+async def test_an_empty_batch_needs_no_child(evaluator: Evaluator) -> None:
+    assert await evaluator.evaluate(batch()) == []
+    assert evaluator.pids == []
+
+
+async def test_the_child_runs_as_a_module_too() -> None:
+    evaluator = Evaluator([sys.executable, "-m", "taskforge.expressions.worker", "--"])
+    assert await one(evaluator, "1") == [1]
+    await evaluator.close()
+
+
+def test_the_child_imports_nothing_of_the_server() -> None:
+    tree = ast.parse((Path(__file__).parents[2] / "taskforge" / "expressions" / "worker.py").read_text())
+    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) == {"jq"}
 
 
 async def test_it_runs_on_uvloop() -> None:
