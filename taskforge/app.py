@@ -20,7 +20,7 @@ from typing import Any, Literal
 import uvicorn
 
 from taskforge import __version__
-from taskforge.api.server import create_api
+from taskforge.api.server import create_api, http_protocol
 from taskforge.config import Settings, create_home, load_settings
 from taskforge.config.lock import HomeLock
 from taskforge.core.clock import SystemClock
@@ -38,11 +38,13 @@ from taskforge.engine.starting import Starts
 from taskforge.engine.timers import Timers
 from taskforge.engine.workflow_state import WorkflowState
 from taskforge.expressions.evaluator import Evaluator, Limits
+from taskforge.expressions.jq_check import jq_problems
 from taskforge.expressions.template import parse_template
 from taskforge.observe.logs import configure_logging, get_logger
 from taskforge.security.egress import EgressPolicy, parse_networks
 from taskforge.steps.http_client import HttpClient
 from taskforge.steps.registry import load_kinds
+from taskforge.store.protocol import Store
 from taskforge.store.sqlite.store import SqliteStore
 
 log = get_logger("app")
@@ -71,7 +73,7 @@ class Reader:
         return load_plan(document, self._kinds, parse_template)
 
     async def check_syntax(self, definition: Definition) -> list[Problem]:
-        return []
+        return [] if self._evaluator is None else await jq_problems(self._evaluator, definition)
 
 
 class Server:
@@ -90,7 +92,7 @@ class Server:
         """Serve until a signal or a failure; returns the exit code."""
         settings = self.settings
         async with contextlib.AsyncExitStack() as stack:
-            store = await SqliteStore.open(settings.home / DATABASE_FILE, clock=self.clock)
+            store = await self._open_store()
             stack.push_async_callback(store.close)
             store.on_failure = self._failed
             evaluator = self._evaluator()
@@ -104,7 +106,7 @@ class Server:
             return 1
         return 0
 
-    async def _serve(self, store: SqliteStore, evaluator: Evaluator, http: HttpClient, lock: HomeLock) -> None:
+    async def _serve(self, store: Store, evaluator: Evaluator, http: HttpClient, lock: HomeLock) -> None:
         settings = self.settings
         reader = Reader(settings, evaluator)
         plans = Plans(store, reader.load)
@@ -113,7 +115,7 @@ class Server:
         executor = Executor(
             self.clock,
             expressions,
-            {"http": http},
+            {"http": http, "http_timeout_ms": _ms(settings.http.default_timeout_seconds)},
             state=state,
             limit=settings.engine.max_attempts_in_flight,
             default_timeout_ms=_ms(settings.http.default_timeout_seconds),
@@ -168,6 +170,9 @@ class Server:
         drivers.giving_up = True
         await drivers.drain(1.0)
         timers.close()
+
+    async def _open_store(self) -> Store:
+        return await SqliteStore.open(self.settings.home / DATABASE_FILE, clock=self.clock)
 
     def _evaluator(self) -> Evaluator:
         wanted = self.settings.expressions
@@ -236,6 +241,8 @@ class _Web(uvicorn.Server):
                 app,
                 log_config=None,
                 access_log=False,
+                http=http_protocol(),
+                ws="none",
                 lifespan="off",
                 server_header=False,
                 proxy_headers=bool(settings.server.trusted_proxies),
@@ -258,8 +265,11 @@ class _Web(uvicorn.Server):
         yield
 
 
-def serve(home: Path, flags: Mapping[str, str | int]) -> int:
-    """Run the server in the foreground until it ends. Returns 0, or 1 after one clear line on stderr."""
+def serve(home: Path, flags: Mapping[str, str | int], make: type[Server] = Server) -> int:
+    """Run the server in the foreground until it ends. Returns 0, or 1 after one clear line on stderr.
+
+    `make` puts the parts together: a test gives one that wraps them.
+    """
     try:
         create_home(home)
         settings = load_settings(home, os.environ, dict(flags))
@@ -268,7 +278,7 @@ def serve(home: Path, flags: Mapping[str, str | int]) -> int:
         try:
             sock = _listen(settings)
             _warn(settings)
-            return _run(Server, settings, sock, lock)
+            return _run(make, settings, sock, lock)
         finally:
             lock.release()
     except TaskForgeError as error:

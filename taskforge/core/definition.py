@@ -54,8 +54,7 @@ class PlacedExpression:
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A valid document. `document` has its keys in order, so that equal content gives equal text; `source` is the text
-    as given."""
+    """A valid document. `document` is its value with the keys as given; `source` is the text as given."""
 
     plan: Plan
     document: JSON
@@ -81,7 +80,7 @@ def parse_definition(
         raise _refused(error.problems) from None
     findings = Findings(document.locate)
     reading = Reading(findings, kinds, parse_template, limits)
-    value = in_order(document.value)
+    value = document.value
     plan = _read_document(reading, value)
     if findings.errors or plan is None:
         raise _refused(findings.errors)
@@ -107,7 +106,7 @@ def load_plan(document: JSON, kinds: Kinds, parse_template: ParseTemplate) -> Pl
 
 
 def in_order(value: JSON) -> JSON:
-    """Return a copy with the keys of every mapping sorted."""
+    """Return a copy with the keys of every mapping sorted: two documents with equal copies mean the same."""
     if isinstance(value, dict):
         return {key: in_order(value[key]) for key in sorted(value)}
     if isinstance(value, list):

@@ -154,7 +154,7 @@ class RunEnding(Progress):
             failure = Failure("CRASH_LOOP", message, at.path, at.attempts, {"deaths": at.crashes})
             at.error = failure
             self._end(at, StepState.FAILED, code=failure.code)
-            if at.step.kind.role == "action":
+            if at.step.kind.role == "action" and not self._is_caught(at):
                 self._bury(at, failure, None)
             first = first or failure
         self.run.suspect = 0

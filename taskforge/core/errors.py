@@ -131,6 +131,12 @@ class RequestTimeout(TaskForgeError):
     code, status, title = "REQUEST_TIMEOUT", 408, "Request timeout"
 
 
+class HeadTooLarge(TaskForgeError):
+    """The request line and headers pass their limit."""
+
+    code, status, title = "HEAD_TOO_LARGE", 431, "Request head too large"
+
+
 class UnsupportedMediaType(TaskForgeError):
     code, status, title = "UNSUPPORTED_MEDIA_TYPE", 415, "Unsupported media type"
 

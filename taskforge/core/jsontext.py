@@ -32,7 +32,9 @@ MAX_DIGITS = 1000
 """Most digits of an integer. Python's own limit is 4300, and it would be met with a ValueError far from here."""
 
 _DIGITS_TO_ZERO = bytes(48 if 48 <= code <= 57 else code for code in range(256))
-_TWENTY_DIGITS = b"0" * 20
+_LONG_INTEGERS = (b"0" * 20, b"-" + b"0" * 19)
+"""With every digit read as 0: what may be an integer beyond 64 bits, which orjson would read as a double."""
+
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPES = re.compile(
     r"(\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
@@ -59,7 +61,8 @@ class JsonError(Exception):
 def loads(text: bytes | bytearray | memoryview | str, *, unique_keys: bool = False, clamp: bool = False) -> JSON:
     """Read one JSON document. Raises JsonError with the place; never anything else."""
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text)
-    if unique_keys or clamp or data.translate(_DIGITS_TO_ZERO).find(_TWENTY_DIGITS) >= 0:
+    digits = data.translate(_DIGITS_TO_ZERO)
+    if unique_keys or clamp or _LONG_INTEGERS[0] in digits or _LONG_INTEGERS[1] in digits:
         return _loads_slowly(data, unique_keys, clamp)
     try:
         value: JSON = orjson.loads(data)

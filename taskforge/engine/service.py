@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from taskforge.core import events as ev
 from taskforge.core.clock import Clock
-from taskforge.core.definition import Definition
+from taskforge.core.definition import Definition, in_order
 from taskforge.core.errors import (
     DeadLetterClosed,
     InvalidDefinition,
@@ -106,13 +106,23 @@ class Service:
         plan = definition.plan
         if name is not None and plan.name != name:
             raise NameMismatch(f"the document is named {plan.name!r}, the request says {name!r}; make them the same")
+        document = await self._same_as_newest(plan.name, definition.document) or dumps(definition.document)
         published = await self._store.publish_workflow(
-            plan.name, dumps(definition.document), definition.source, media, plan.description, self._clock.now()
+            plan.name, document, definition.source, media, plan.description, self._clock.now()
         )
         self._starts.forget_workflow(plan.name)
         if published.changed:
             self._plans.keep(plan.name, published.version, plan)
         return published, list(definition.warnings)
+
+    async def _same_as_newest(self, name: str, document: JSON) -> str | None:
+        """Return the newest version's text where it means the same: comments and the order of keys do not count."""
+        try:
+            row = await self._store.get_workflow(name)
+        except NotFound:
+            return None
+        newest = (await self._store.get_version(name, row.version)).document
+        return newest if dumps(in_order(loads(newest))) == dumps(in_order(document)) else None
 
     async def set_enabled(self, name: str, enabled: bool) -> WorkflowRow:
         row = await self._store.set_enabled(name, enabled, self._clock.now())

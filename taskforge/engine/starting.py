@@ -110,13 +110,13 @@ class Starts:
         now = self._clock.now()
         given = {} if request.input is None else request.input
         if plan.inputs is not None:
+            self._check_size(dumps(given))
             given = apply_defaults(plan.inputs, given)
             problems = check_input(plan.inputs, given)
             if problems:
                 raise InvalidInput(f"the input does not fit workflow {plan.name!r}", problems=problems)
         text = dumps(given)
-        if len(text) > self._input_limit:
-            raise TooLarge(f"the input has {len(text)} bytes; the limit is {self._input_limit}")
+        self._check_size(text)
         trigger = request.trigger if request.trigger is not None else {"type": request.trigger_type}
         request_hash = request.request_hash
         if request.idempotency_key is not None and request_hash is None:
@@ -151,6 +151,10 @@ class Starts:
             parent=request.parent,
         )
         return new, self._drivers.create(run)
+
+    def _check_size(self, text: str) -> None:
+        if len(text) > self._input_limit:
+            raise TooLarge(f"the input has {len(text)} bytes; the limit is {self._input_limit}")
 
     def _stored(self, driver: Driver, changes: Changes, started: StartedRun) -> None:
         if not started.created:

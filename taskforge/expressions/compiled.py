@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from taskforge.core.model import JSON
 from taskforge.expressions import closures, functions, nodes, semantics
 from taskforge.expressions.closures import Code, Fuel, One, Operation, Variables
 from taskforge.expressions.errors import EXPRESSION_ERROR, EvaluationFailed, ExpressionSyntaxError, TooBig
+from taskforge.expressions.growth import growth, is_constant
 from taskforge.expressions.nodes import Node, Program
 from taskforge.expressions.syntax import parse_program
 
@@ -42,40 +44,47 @@ _COMPARISONS: dict[str, Callable[[int], bool]] = {
 }
 
 
+_MAX_GROWTH = 16
+"""How many times over a result may hold its inputs before its size is checked."""
+
+
 def compile_program(program: Program | str) -> Callable[[Variables, JSON], list[JSON]] | None:
     """Compile a program into a function of the variables and `.` that gives all its results. None: not in the subset.
 
     The function raises EvaluationFailed where jq has an error, and TooBig where the child has to decide.
     """
-    found = _compile(program)
-    if found is None:
+    compiled = _compile(program)
+    if compiled is None:
         return None
-    code, fuel = found
-    one = code.one
-    if code.many is None and fuel is None:
+    one, many, fuel, grows = compiled.code.one, compiled.code.many, compiled.fuel, compiled.grows
+    if many is None and fuel is None and not grows:
         return lambda variables, dot: [one(variables, dot)]
-    each, tank = code.each(), fuel or Fuel()
+    each, tank = compiled.code.each(), fuel or Fuel()
 
     def evaluate(variables: Variables, dot: JSON) -> list[JSON]:
         tank.left = Fuel.FULL
-        return closures.collect(each(variables, dot))
+        results = closures.collect(each(variables, dot))
+        if grows:
+            semantics.check_size(results)
+        return results
 
     return evaluate
 
 
 def compile_single(program: Program | str) -> One | None:
     """The same for programs that must give exactly one result: the function gives it, or raises EvaluationFailed."""
-    found = _compile(program)
-    if found is None:
+    compiled = _compile(program)
+    if compiled is None:
         return None
-    code, fuel = found
-    if code.many is None and fuel is None:
-        return code.one
-    one, many, tank = code.one, code.many, fuel or Fuel()
+    one, many, fuel, grows = compiled.code.one, compiled.code.many, compiled.fuel, compiled.grows
+    if many is None and fuel is None and not grows:
+        return one
+    tank = fuel or Fuel()
 
     def evaluate(variables: Variables, dot: JSON) -> JSON:
         tank.left = Fuel.FULL
-        return one(variables, dot) if many is None else single(closures.collect(many(variables, dot)))
+        result = one(variables, dot) if many is None else single(closures.collect(many(variables, dot)))
+        return semantics.check_size(result) if grows else result
 
     return evaluate
 
@@ -98,16 +107,24 @@ class _NotInSubset(Exception):
     pass
 
 
-@functools.lru_cache(maxsize=4096)
-def _compile_source(source: str) -> tuple[Code, Fuel | None] | None:
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """A program's code; its fuel where it has loops; whether its results may be much larger than its inputs."""
+
+    code: Code
+    fuel: Fuel | None
+    grows: bool
+
+
+@functools.lru_cache(maxsize=512)
+def _compile_source(source: str) -> _Compiled | None:
     try:
         return _compile(parse_program(source))
     except ExpressionSyntaxError:
         return None
 
 
-def _compile(program: Program | str) -> tuple[Code, Fuel | None] | None:
-    """The program's code, and its fuel where it has loops."""
+def _compile(program: Program | str) -> _Compiled | None:
     if isinstance(program, str):
         return _compile_source(program) if len(program) <= _MAX_SOURCE else None
     if len(program.source) > _MAX_SOURCE:
@@ -115,11 +132,12 @@ def _compile(program: Program | str) -> tuple[Code, Fuel | None] | None:
     try:
         compiler = _Compiler(metered=False)
         code = compiler.node(program.body)
+        grows = growth(program.body) > _MAX_GROWTH
         if not compiler.loops:
-            return code, None
+            return _Compiled(code, None, grows)
         # What is done once may cost what it costs; inside loops every step counts.
         compiler = _Compiler(metered=True)
-        return compiler.node(program.body), compiler.fuel
+        return _Compiled(compiler.node(program.body), compiler.fuel, grows)
     except _NotInSubset:
         return None
 
@@ -260,7 +278,10 @@ class _Compiler:
         body = self.node(node.body).each()
 
         def many(v: Variables, d: JSON) -> Iterator[JSON]:
-            results = body(v, d)
+            try:
+                results = body(v, d)
+            except EvaluationFailed:
+                return
             while True:
                 try:
                     result = next(results)
@@ -366,8 +387,8 @@ class _Compiler:
     def on_object(self, node: nodes.Object) -> Code:
         entries: list[tuple[Code, Code]] = []
         for key, value in node.entries:
-            if isinstance(key, nodes.Literal) and not isinstance(key.value, str):
-                raise _NotInSubset
+            if is_constant(key) and not (isinstance(key, nodes.Literal) and isinstance(key.value, str)):
+                raise _NotInSubset  # jq looks at constant keys when it compiles
             entries.append((self.node(key), self.node(value)))
         keys = [key.value for key, _ in node.entries if isinstance(key, nodes.Literal) and isinstance(key.value, str)]
         if all(value.many is None for _, value in entries) and len(keys) == len(entries):

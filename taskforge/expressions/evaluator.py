@@ -9,6 +9,7 @@ On Windows a child has no memory limit and no alarm of its own; the deadline hol
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib.util
 import os
 import sys
@@ -41,6 +42,7 @@ __all__ = ["Batch", "Evaluator", "Limits", "Program", "Result", "condition", "si
 Result: TypeAlias = "list[JSON] | EvaluationFailed"
 """Every result of a program, or why it has none."""
 
+_MAX_REMEMBERED = 8_192
 _PATIENCE = 0.05
 """Seconds that an evaluation waits for a busy child before one more is started."""
 
@@ -125,6 +127,7 @@ class Evaluator:
         self._idle: list[Child] = []
         self._all: set[Child] = set()
         self._starting: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self._waiters: deque[_Waiter] = deque()
         self._closed = False
 
@@ -134,8 +137,8 @@ class Evaluator:
         Failures of programs are in the list, never raised. Raises only when no child can be started at all.
         """
         refused = _refuse(batch)
-        if refused is not None:
-            return refused
+        if refused is not None or not batch.programs:
+            return refused or []
         try:
             header, text = self._request(batch)
         except JsonError as error:
@@ -171,13 +174,10 @@ class Evaluator:
         self._waiters.clear()
         if self._starting:
             await asyncio.gather(*self._starting, return_exceptions=True)
-        children = list(self._all)
-        self._all.clear()
         self._idle.clear()
-        for child in children:
-            child.kill()
-        for child in children:
-            await child.ended()
+        for child in list(self._all):
+            self._end(child)
+        await asyncio.gather(*self._ending)
 
     @property
     def pids(self) -> list[int]:
@@ -200,7 +200,7 @@ class Evaluator:
             child = self._idle.pop()
             if child.is_alive:
                 return child
-            self._all.discard(child)
+            self._end(child)
         loop = asyncio.get_running_loop()
         waiter = _Waiter(loop.create_future())
         self._waiters.append(waiter)
@@ -227,8 +227,7 @@ class Evaluator:
         if child.is_alive and not child.is_busy and not self._closed:
             self._hand_over(child)
             return
-        self._all.discard(child)
-        child.kill()
+        self._end(child)
         if not self._closed and len(self._all) + len(self._starting) < self._usual:
             self._start()
 
@@ -239,10 +238,16 @@ class Evaluator:
                 waiter.turn.set_result(child)
                 return
         if len(self._all) > self._usual:
-            self._all.discard(child)
-            child.kill()
+            self._end(child)
             return
         self._idle.append(child)
+
+    def _end(self, child: Child) -> None:
+        self._all.discard(child)
+        child.kill()
+        ending = asyncio.get_running_loop().create_task(child.ended())
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
     def _start(self) -> None:
         task = asyncio.get_running_loop().create_task(self._start_child())
@@ -256,8 +261,7 @@ class Evaluator:
         arguments = [str(self.limits.seconds), str(self.limits.memory_bytes), str(os.getpid())]
         child = await Child.start(Spawn([*self._argv[:at], *arguments, *self._argv[at + 1 :]]))
         if self._closed:
-            child.kill()
-            await child.ended()
+            self._end(child)
             return
         self._all.add(child)
         self._hand_over(child)
@@ -322,17 +326,21 @@ class Evaluator:
 
 def _refuse(batch: Batch) -> list[Result] | None:
     """What our own reader refuses never reaches a child."""
-    failures: list[Result] = []
     for program in batch.programs:
-        try:
-            parse_program(program.source)
-        except ExpressionSyntaxError as error:
-            first = error.problems[0]
-            hint = f" ({first.hint})" if first.hint else ""
-            failures.append(EvaluationFailed(EXPRESSION_ERROR, f"{first.message}{hint}"))
-    if not failures:
-        return None
-    return [failures[0] for _ in batch.programs]
+        message = (_refusal if len(program.source) <= _MAX_REMEMBERED else _refusal.__wrapped__)(program.source)
+        if message is not None:
+            return [EvaluationFailed(EXPRESSION_ERROR, message) for _ in batch.programs]
+    return None
+
+
+@functools.lru_cache(maxsize=2048)
+def _refusal(source: str) -> str | None:
+    try:
+        parse_program(source)
+    except ExpressionSyntaxError as error:
+        first = error.problems[0]
+        return f"{first.message} ({first.hint})" if first.hint else first.message
+    return None
 
 
 def _read(answer: bytes) -> Result:

@@ -73,6 +73,7 @@ class Child(asyncio.SubprocessProtocol):
         said = b"".join(child._frames).decode(errors="replace")
         if child.failure is not None or said:
             child.kill()
+            await child.ended()
             raise OSError(said or "the jq process ended at its start")
         return child
 

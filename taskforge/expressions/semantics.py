@@ -26,6 +26,9 @@ MAX_ITEMS = 10_000
 MAX_TEXT = 1_000_000
 """Longest string that is built in process, in characters."""
 
+MAX_NODES = 50_000
+"""Most values inside a result that is put together in process."""
+
 _MAX_COMPARED = 2_000
 _EXPONENT = re.compile(r"[0-9]e[+-]?[0-9]|\x7f")
 _RANK = {type(None): 0, bool: 1, int: 3, float: 3, str: 4, list: 5, dict: 6}
@@ -99,7 +102,12 @@ def compare(a: JSON, b: JSON, budget: list[int] | None = None) -> int:
     if kind_a is float or kind_b is float:
         a, b = double(a), double(b)
         return int(a > b) - int(a < b)
-    return 0 if a is b else _compare_containers(a, b, budget or [_MAX_COMPARED])
+    if a is b:
+        return 0
+    try:
+        return _compare_containers(a, b, budget or [_MAX_COMPARED])
+    except RecursionError:
+        raise TooBig from None
 
 
 def _compare_containers(a: JSON, b: JSON, budget: list[int]) -> int:
@@ -193,7 +201,10 @@ def multiply(a: JSON, b: JSON) -> JSON:
             raise TooBig
         return text * int(times)
     if isinstance(a, dict) and isinstance(b, dict):
-        return _merge(a, b, [MAX_ITEMS])
+        try:
+            return _merge(a, b, [MAX_ITEMS])
+        except RecursionError:
+            raise TooBig from None
     raise fail(f"{shown(a)} and {shown(b)} cannot be multiplied")
 
 
@@ -302,6 +313,31 @@ def items(value: JSON) -> Sequence[JSON]:
     raise fail(f"Cannot iterate over {shown(value)}")
 
 
+# ---- size
+
+
+def check_size(value: JSON) -> JSON:
+    """The value itself, where written out it stays of moderate size. Raises TooBig otherwise.
+
+    Values share their parts: `[., .] | [., .] | …` is small in memory and endless when it is written.
+    """
+    if type(value) is str and len(value) <= MAX_TEXT:
+        return value
+    stack: list[JSON] = [[value]]
+    nodes_left, text_left = MAX_NODES, 2 * MAX_TEXT
+    while stack:
+        container = stack.pop()
+        nodes_left -= len(container)
+        for item in container.values() if type(container) is dict else container:
+            if type(item) is str:
+                text_left -= len(item)
+            elif type(item) is list or type(item) is dict:
+                stack.append(item)
+        if nodes_left < 0 or text_left < 0:
+            raise TooBig
+    return value
+
+
 # ---- text
 
 
@@ -312,6 +348,7 @@ def text(value: JSON) -> str:
 
 def json_text(value: JSON) -> str:
     """`tojson`"""
+    check_size(value)
     written = jsontext.dumps(value)
     if len(written) > MAX_TEXT or _EXPONENT.search(written):
         raise TooBig  # jq writes exponents in its own way, and escapes DEL

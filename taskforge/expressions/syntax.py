@@ -34,9 +34,21 @@ _BINARY = {
 _CONSTANTS = {"null": None, "true": True, "false": False}
 
 
-@functools.lru_cache(maxsize=2048)
+_MAX_CACHED = 1_024
+
+
 def parse_program(source: str) -> Program:
     """Read a program. Raises ExpressionSyntaxError with every problem that was found; offsets count from 0."""
+    # Trees of long programs are large: whoever needs one often keeps it.
+    return _parse_again(source) if len(source) <= _MAX_CACHED else _parse(source)
+
+
+@functools.lru_cache(maxsize=512)
+def _parse_again(source: str) -> Program:
+    return _parse(source)
+
+
+def _parse(source: str) -> Program:
     if len(source) > MAX_LENGTH:
         raise ExpressionSyntaxError(
             (SyntaxProblem(0, f"the expression has {len(source):,} characters; at most {MAX_LENGTH:,} are read"),)
@@ -68,6 +80,8 @@ class _Parser(Tokens):
     def program(self) -> Node:
         """The whole text: one query."""
         self.advance()
+        if self.kind == "end":
+            raise Stop(SyntaxProblem(0, "the expression is empty"))
         body = self.query()
         if self.kind != "end":
             raise Stop(self.unexpected())
@@ -244,6 +258,7 @@ class _Parser(Tokens):
                     key = self.string()
                     node = nodes.Index(node, key, self.optional())
                 else:
+                    key_at = self.next_start()
                     node, key = self.bracket(node)
                     if dotted and isinstance(node, nodes.Slice):
                         raise Stop(SyntaxProblem(key_at, "a slice takes no dot in front", "leave out the `.`"))
@@ -383,12 +398,13 @@ class _Parser(Tokens):
         counts = KNOWN.get(name)
         if counts is None:
             near = suggest(name, [*KNOWN, *(defined for defined, _ in self.functions)])
-            otherwise = f'for the text write "{name}", for a field .{name}, for a variable ${name}'
-            self.problems.append(SyntaxProblem(start, f"the function {quoted(name)} is not defined", near or otherwise))
+            written = f"a variable is written ${name}, a field .{name}"
+            hint = f"{near} {written}" if near else written
+            self.problems.append(SyntaxProblem(start, f"the function {quoted(name)} is not defined", hint))
         elif count not in counts:
             takes = " or ".join("no arguments" if n == 0 else f"{n} argument{'s' * (n > 1)}" for n in counts)
-            hint = "arguments are separated by `;`" if count == 1 else None
-            self.problems.append(SyntaxProblem(start, f"`{name}` takes {takes}, not {count}", hint))
+            separated = "arguments are separated by `;`" if count == 1 else None
+            self.problems.append(SyntaxProblem(start, f"`{name}` takes {takes}, not {count}", separated))
         return nodes.Call(name, tuple(arguments))
 
     def keyword(self) -> Node:

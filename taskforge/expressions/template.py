@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from taskforge.core import jsontext
 from taskforge.core.model import JSON
 from taskforge.core.problem import format_path, quoted, suggest
-from taskforge.expressions.errors import EXPRESSION_ERROR, EvaluationFailed, ExpressionSyntaxError
+from taskforge.expressions.errors import EXPRESSION_ERROR, EXPRESSION_TOO_LARGE, EvaluationFailed, ExpressionSyntaxError
 from taskforge.expressions.nodes import Name
 from taskforge.expressions.nodes import Program as Syntax
 from taskforge.expressions.syntax import parse_program
@@ -116,7 +116,12 @@ def unknown_names(template: Template, known: Collection[str]) -> list[Problem]:
 
 def text_of(value: JSON) -> str:
     """A value as it stands inside a longer string. null has no text: the caller refuses it."""
-    return value if isinstance(value, str) else jsontext.dumps(value)
+    if isinstance(value, str):
+        return value
+    try:
+        return jsontext.dumps(value)
+    except jsontext.JsonError as error:
+        raise EvaluationFailed(EXPRESSION_TOO_LARGE, f"a result cannot be put into a text: {error}") from None
 
 
 class _Reader:

@@ -11,8 +11,8 @@ import re
 from taskforge.core.problem import quoted
 from taskforge.expressions.errors import SyntaxProblem
 
-MAX_NESTING = 64
-"""Deepest nesting of brackets, strings, `if`, `as` and the like."""
+MAX_NESTING = 128
+"""Deepest nesting of queries and terms; every bracket is one of each."""
 
 _TOKEN = re.compile(
     r"""(?P<space>(?:[ \r\n\t]+|\#(?:\\(?:\\|\r?\n)|[^\n])*)+)?(?:
@@ -33,6 +33,7 @@ _HINTS = {
     "!": "jq says `not`, as in `.done | not`",
     "?//": "put a space before the `//`: `.a? // 1`",
     "||": "jq says `or`",
+    ".": 'a field with an unusual name is written .["name"]',
     "=": "to compare, write `==`",
 }
 
@@ -95,8 +96,6 @@ class Tokens:
         if self.kind == "quote":
             found = "a string"
         message = f"expected {expected} but found {found}" if expected else f"unexpected {found}"
-        if self.kind == "end" and not self.source.strip():
-            message = "the expression is empty"
         hint = _HINTS.get(self.text[:1] if self.kind == "bad" else self.text)
         if self.kind == "op" and self.text == "|" and self.source.startswith("||", self.start - 1):
             hint = _HINTS["||"]
@@ -106,7 +105,7 @@ class Tokens:
         """Go one level deeper."""
         self.depth += 1
         if self.depth > MAX_NESTING:
-            raise Stop(SyntaxProblem(self.start, f"the expression is nested more than {MAX_NESTING} deep"))
+            raise Stop(SyntaxProblem(self.start, f"the expression is nested more than {MAX_NESTING // 2} deep"))
 
     def leave(self) -> None:
         """Come back from what `nest` went into."""

@@ -45,7 +45,7 @@ DOCUMENT = openapi_document(ROUTES)
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with running_server(tmp_path_factory.mktemp("api"), server__body_limit=1_000_000) as started:
+    with running_server(tmp_path_factory.mktemp("api"), server__body_limit=1_000_000, limits__steps=2000) as started:
         for document in (ECHO, FAILS, WAITS):
             status, _ = started.call("POST", "/v1/workflows", document)
             assert status == 201
@@ -86,6 +86,25 @@ def test_steps_come_in_pages(server: ServerProcess) -> None:
     assert [step["path"] for step in first["steps"]] == ["one"]
     _, second = server.call("GET", f"/v1/runs/{run['id']}?limit=1&steps_cursor={first['steps_cursor']}")
     assert [step["path"] for step in second["steps"]] == ["two"]
+
+
+def test_all_steps_of_a_long_run_come_in_one_answer_when_asked_for(server: ServerProcess) -> None:
+    ids = sorted(f"s{number}" for number in range(1100))
+    steps = [{"id": f"s{number}", "transform": number} for number in range(1100)]
+    steps.append({"id": "z", "fail": {"message": "so be it"}})
+    assert server.call("POST", "/v1/workflows", json.dumps({"name": "long", "steps": steps}).encode())[0] == 201
+    _, run = server.call("POST", "/v1/workflows/long/runs?wait=60s", {})
+    path = f"/v1/runs/{run['id']}"
+    assert (run["state"], run["steps_total"], len(run["steps"])) == ("FAILED", 1101, 500)
+    status, whole = server.call("GET", f"{path}?steps=all")
+    assert (status, [step["path"] for step in whole["steps"]], whole["steps_cursor"]) == (200, [*ids, "z"], None)
+    assert fits("Run", whole)
+    joined, page = run["steps"], run
+    while page["steps_cursor"] is not None:
+        _, page = server.call("GET", f"{path}?steps_cursor={page['steps_cursor']}")
+        joined = joined + page["steps"]
+    assert joined == whole["steps"]
+    assert [step["path"] for step in server.call("GET", f"{path}?steps=failed")[1]["steps"]] == ["z"]
 
 
 def test_a_step_whose_turn_has_not_come_is_pending_until_the_run_ends(server: ServerProcess) -> None:
@@ -289,6 +308,23 @@ def test_a_run_is_followed_while_it_goes_on(server: ServerProcess) -> None:
     assert [data["state"] for _, kind, data in found if kind == "run"][-1] == "CANCELLED"
 
 
+def test_all_runs_are_followed_from_now_on(server: ServerProcess) -> None:
+    server.call("POST", "/v1/workflows/echo/runs?wait=30s", {})
+    connection = connect(server)
+    connection.request("GET", "/v1/events", headers={"Authorization": f"Bearer {server.token}"})
+    answer = connection.getresponse()
+    _, run = server.call("POST", "/v1/workflows/echo/runs?wait=30s", {})
+    seen: list[str] = []
+    while not seen or seen[-1] != "SUCCEEDED" or len(seen) < 3:
+        line = answer.readline().decode()
+        assert line
+        if line.startswith("data: ") and (data := json.loads(line[6:])):
+            assert data["run_id"] == run["id"]
+            seen += [data["state"]] if "step" not in data else []
+    assert seen == ["QUEUED", "RUNNING", "SUCCEEDED"]
+    connection.close()
+
+
 def test_logs_come_in_pages_that_join_without_a_gap(server: ServerProcess) -> None:
     _, run = server.call("POST", "/v1/workflows/fails/runs?wait=30s", {})
     _, whole = server.call("GET", f"/v1/runs/{run['id']}/logs?limit=500")
@@ -343,7 +379,7 @@ def test_a_body_beyond_the_limit_is_answered_while_it_is_still_being_sent(server
     connection.close()
 
 
-def test_ten_thousand_wrong_tokens_are_cheap(server: ServerProcess) -> None:
+def test_wrong_tokens_are_cheap(server: ServerProcess) -> None:
     connection = connect(server)
     server.call("GET", "/healthz")
     count, began = 300, time.monotonic()

@@ -27,7 +27,7 @@ inputs: {{type: object, properties: {{n: {{type: integer}}}}}}
 steps:
   - {{id: fetch, http: {{url: "{url}/fetch", query: {{n: "${{{{ $input.n }}}}"}}}}}}
   - {{id: enrich, http: {{method: POST, url: "{url}/enrich", json: "${{{{ $fetch.body }}}}"}}}}
-  - {{id: post, http: {{method: POST, url: "{url}/post", json: {{n: "${{{{ $input.n }}}}", was: "${{{{ $enrich.body }}}}"}}}}}}
+  - {{id: post, http: {{method: POST, url: "{url}/post", json: "${{{{ {{n: $input.n, was: $enrich.body}} }}}}"}}}}
 """
 
 

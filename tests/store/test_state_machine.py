@@ -133,7 +133,9 @@ class Verbs(RuleBasedStateMachine):
         for key, answer in answers.items():
             if key == stale:
                 assert isinstance(answer, LeaseLost)
-                self.keep(self.wait(self.desk.load(self.known[key])))
+                run = self.wait(self.desk.load(self.known[key]))
+                self.wait(self.desk.apply(self.desk.store.advance_run, run, ev.TakenUp()))
+                self.keep(run)
             else:
                 assert answer is None
                 self.known[key].revision += 1

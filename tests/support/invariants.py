@@ -67,8 +67,8 @@ RULES: dict[str, str] = {
         )
         SELECT runs.id, pairs.path, before, pairs.state FROM pairs JOIN runs ON runs.key = pairs.run
         WHERE NOT EXISTS (
-            SELECT 1 FROM json_each(:transitions -> iif(pairs.path = '', 'run', 'step') -> pairs.before) WHERE value = pairs.state)
-        """,
+            SELECT 1 FROM json_each(:transitions -> iif(pairs.path = '', 'run', 'step') -> pairs.before)
+            WHERE value = pairs.state)""",
     "a terminal run has no live step, no owner and no due time": """
         SELECT id, state FROM runs WHERE state IN ('SUCCEEDED', 'FAILED', 'CANCELLED') AND (
             owner IS NOT NULL OR due_at IS NOT NULL OR finished_at IS NULL OR EXISTS (

@@ -1,0 +1,76 @@
+"""The schema and the statements: states are those of the one table, and no verb reads a whole table."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import apsw
+import pytest
+
+import taskforge.store.sqlite
+from taskforge.core.states import AttemptState, DeadLetterState, RunState, StepState
+from taskforge.store.migrate import load_migrations
+from taskforge.store.sql import load_queries
+from taskforge.store.sqlite.opening import prepare
+
+QUERIES = load_queries("sqlite")
+
+SMALL = {"counts", "tokens", "nodes"}
+"""Tables that hold few rows whatever happens, and may be read whole."""
+
+PARTIAL = {"attempts_leased"}
+"""Partial indexes that hold only what is in flight, and may be read whole."""
+
+
+@pytest.fixture
+def conn(path: Path) -> apsw.Connection:
+    return prepare(path, path.parent / "backups", 1).conn
+
+
+@pytest.mark.parametrize(
+    ("table", "states"),
+    [("runs", RunState), ("step_runs", StepState), ("attempts", AttemptState), ("dead_letters", DeadLetterState)],
+)
+def test_a_tables_states_are_those_of_the_one_table(
+    conn: apsw.Connection, table: str, states: type[RunState | StepState | AttemptState | DeadLetterState]
+) -> None:
+    ((sql,),) = conn.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (table,)).fetchall()
+    (listed,) = re.findall(r"state\s+TEXT NOT NULL\s+CHECK \(state IN \(([^)]*)\)\)", str(sql))
+    assert re.findall(r"'(\w+)'", listed) == [str(state) for state in states]
+
+
+def test_every_table_is_strict(conn: apsw.Connection) -> None:
+    rows = conn.execute("SELECT name, strict FROM pragma_table_list WHERE schema = 'main' AND type = 'table'")
+    assert {name for name, strict in rows.fetchall() if not strict} == {"sqlite_schema", "sqlite_sequence"}
+
+
+@pytest.mark.parametrize("name", [name for name in QUERIES if not name.startswith("check_")])
+def test_no_statement_of_a_verb_reads_a_whole_table(conn: apsw.Connection, name: str) -> None:
+    sql = QUERIES[name]
+    count = max((int(number) for number in re.findall(r"\?(\d+)", sql)), default=sql.count("?"))
+    plan = [str(row[3]) for row in conn.execute(f"EXPLAIN QUERY PLAN {sql}", (None,) * count).fetchall()]
+    for line in plan:
+        scan = re.fullmatch(r"SCAN (\S+)(?: USING (?:COVERING )?INDEX (\S+))?", line)
+        if scan is not None:
+            assert scan[1] in SMALL or scan[2] in PARTIAL, plan
+
+
+def test_the_statements_of_the_hot_path_sort_nothing(conn: apsw.Connection) -> None:
+    for name in ("lease_steps_due", "next_due", "run_by_id", "list_runs_newest", "list_runs_in_state", "list_journal"):
+        sql = QUERIES[name]
+        count = max((int(number) for number in re.findall(r"\?(\d+)", sql)), default=sql.count("?"))
+        plan = [str(row[3]) for row in conn.execute(f"EXPLAIN QUERY PLAN {sql}", (None,) * count).fetchall()]
+        assert not any("TEMP B-TREE" in line for line in plan), plan
+
+
+def test_every_statement_is_used() -> None:
+    folder = Path(taskforge.store.sqlite.__file__).parent
+    source = "".join(file.read_text(encoding="utf-8") for file in folder.glob("*.py"))
+    assert [name for name in QUERIES if f'"{name}"' not in source] == []
+
+
+def test_a_migration_that_was_released_never_changes() -> None:
+    """Add the checksum of a new migration here when it is released; never change one."""
+    released: dict[int, str] = {}
+    assert {at.number: at.checksum for at in load_migrations("sqlite") if at.number in released} == released
