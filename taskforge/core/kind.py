@@ -75,6 +75,16 @@ class Kind:
         """Return what `decision.evaluate` makes while a control kind runs, inside its blocks: name → (pointer, value)."""
         return {}
 
+    def further(self, config: JSON) -> Mapping[str, tuple[tuple[str | int, ...], JSON]]:
+        """Return templates that the engine evaluates when the kind asks for it with `decision.evaluate(at, name)`:
+        name → (pointer in the config, value).
+
+        Each becomes an `Evaluation` without a guard, mode "all", in `Step.evaluations[name]`; what it gives goes to
+        `answered`. It sees what the step sees and, where the kind has a loop, also what the block adds (`$index`) and
+        the steps of the iteration that has just ended: `at.scope` has their prefixes.
+        """
+        return {}
+
     def blocks(self, config: JSON) -> list[BlockSource]:
         """Return the inner lists of steps."""
         return []
@@ -123,9 +133,10 @@ class AttemptContext(Protocol):
 
     def now(self) -> int: ...
 
-    async def start_child(self, workflow: str, input: JSON, *, wait: bool) -> str:
+    async def start_child(self, workflow: str, input: JSON, *, wait: bool, version: int | None = None) -> str:
         """Start a child run once for all attempts of the step, and return its id. With `wait`, its end sends the signal
-        `child_signal(path, generation)` to this run, and it is cancelled when this run ends. Raises ActionFailed."""
+        `child_signal(path, generation)` to this run, and it is cancelled when this run ends. Without `version`, the
+        newest one is started. Raises ActionFailed."""
         ...
 
     async def set_state(self, key: str, value: JSON, expected: JSON, *, compare: bool) -> bool:
@@ -210,6 +221,21 @@ class ControlKind(Kind):
     def answered(self, decision: Progress, at: StepRun, name: str, prepared: Prepared) -> None:
         """The evaluation that the step asked for with `decision.evaluate` has been made."""
         raise TypeError(f"{type(self).__name__} must define answered()")
+
+    # ---- when a person has the run taken up again
+
+    def goes_on(self, at: StepRun) -> bool:
+        """Return whether a retry of the step, which has not succeeded, goes on with the blocks that it had begun
+        (`resume`) or begins anew, with its config evaluated again."""
+        return at.data is not None
+
+    def follows(self, at: StepRun, inner: StepRun, other: StepRun) -> bool:
+        """Return whether `other` came after `inner` and has to run again with it. Both are steps of `at`'s own blocks,
+        not of blocks further in. By default: a later step of the same list, in the same item."""
+        return other.prefixes == inner.prefixes and other.step.order > inner.step.order
+
+    def rewound(self, at: StepRun, inner: StepRun) -> None:
+        """A retry begins at `inner`, or further in: put `at.data` back to where that stood."""
 
 
 Kinds = Mapping[str, Kind]

@@ -150,6 +150,8 @@ class StepRun:
     attempt: Attempt | None = None
     preparing: bool = False
     frames: dict[str, Frame] = field(default_factory=dict)
+    memory: Any = None
+    """What a block keeps beside its frames (how many are open, results); `resume` makes it anew from the rows."""
     stage: str | None = None
     """Which handler of an ended step is running: catch, finally, probe, undo; then `handled` or `undone`."""
     lost: bool = False
