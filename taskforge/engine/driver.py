@@ -42,6 +42,10 @@ Asked = ev.CancelAsked | ev.RetryAsked | ev.SignalSent
 """Events that somebody waits for."""
 
 
+Verb = Callable[[Changes], Awaitable[int | None]]
+"""A verb of the store that applies a decision."""
+
+
 @dataclass(slots=True)
 class _Question:
     """An event that somebody waits for: it is decided alone, and they get the run or the refusal."""
@@ -166,7 +170,7 @@ class Driver:
                 changes = self._decide([asked.event])
                 verb = self._verb_of(asked.event)
                 try:
-                    await verb(changes)
+                    self._drivers.note_place(await verb(changes))
                 except LeaseLost:
                     self._undo(changes)
                     await self._take_back()
@@ -190,7 +194,7 @@ class Driver:
         if self.run.owner == self._drivers.node:
             self._events.append(ev.TakenUp())
 
-    def _verb_of(self, event: Asked) -> Callable[[Changes], Awaitable[None]]:
+    def _verb_of(self, event: Asked) -> Verb:
         store = self._drivers.store
         if isinstance(event, ev.CancelAsked):
             return store.cancel_run
@@ -236,7 +240,7 @@ class Driver:
         executor.in_flight += len(changes.starts)
         return changes
 
-    async def _apply(self, changes: Changes, verb: Callable[[Changes], Awaitable[None]]) -> None:
+    async def _apply(self, changes: Changes, verb: Verb) -> None:
         """Store the changes; an outcome is never dropped because the store is full or busy."""
         if changes.is_empty:
             return
@@ -244,7 +248,7 @@ class Driver:
         pause = next(pauses)
         while True:
             try:
-                await verb(changes)
+                self._drivers.note_place(await verb(changes))
             except Unavailable as error:
                 if self._drivers.giving_up:
                     raise
@@ -338,7 +342,7 @@ class Driver:
         self._asked.clear()
 
 
-def _verb(drivers: Drivers, events: list[ev.Event], changes: Changes) -> Callable[[Changes], Awaitable[None]]:
+def _verb(drivers: Drivers, events: list[ev.Event], changes: Changes) -> Verb:
     if changes.ends:
         return drivers.store.finish_attempt
     if all(isinstance(event, ev.TimePassed) for event in events):

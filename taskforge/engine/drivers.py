@@ -117,6 +117,11 @@ class Drivers:
         if not changes.is_empty:
             self.on_change(run, changes)
 
+    def note_place(self, due_at: int | None) -> None:
+        """A stored decision gave a place in `concurrency` to a run, which is due since then."""
+        if due_at is not None:
+            self.on_due(due_at)
+
     def drop(self, driver: Driver) -> None:
         if self._drivers.get(driver.run.key) is driver:
             del self._drivers[driver.run.key]

@@ -14,6 +14,7 @@ from taskforge.core.errors import (
     InvalidDefinition,
     InvalidInput,
     NameMismatch,
+    NotFound,
     ShuttingDown,
     Unavailable,
 )

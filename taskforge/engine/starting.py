@@ -161,6 +161,7 @@ class Starts:
             driver.forget(changes)
             return
         driver.run.key, driver.run.number = started.key, started.number
+        self._drivers.note_place(started.due_at)
         self._drivers.keep(driver)
         driver.committed(changes)
 

@@ -164,7 +164,7 @@ class Timers:
                 pass
 
     async def _take_due(self) -> None:
-        """Take up due runs as long as there are slots for those that need one. Nothing is written when nothing is due."""
+        """Take up due runs, as long as there are slots for those that need one. Writes nothing when nothing is due."""
         free, held = self._executor.free, tuple(self._executor.held)
         if "*" in held:
             return
