@@ -34,7 +34,9 @@ class Children:
         self._drivers = drivers
         self._starts = starts
 
-    async def start_child(self, run: RunSnapshot, at: StepRun, workflow: str, input: JSON, wait: bool) -> str:
+    async def start_child(
+        self, run: RunSnapshot, at: StepRun, workflow: str, input: JSON, wait: bool, version: int | None
+    ) -> str:
         """Start the child run of a step and return its id; the same one for every attempt. Raises ActionFailed."""
         above = run.parent or {}
         depth = above.get("depth", 0) + 1
@@ -49,6 +51,7 @@ class Children:
         request = StartRequest(
             workflow,
             input,
+            version=version,
             priority=run.priority or None,
             idempotency_key=f"{run.id}/{at.idempotency_suffix}",
             request_hash="child",
@@ -74,7 +77,7 @@ class Children:
             self._drivers.spawn(self._cancel_children(run.key))
 
     async def catch_up(self) -> None:
-        """Make up for what a crash or a race prevented: parents that were not told, children that should have been stopped."""
+        """Make up for what a crash or a race prevented: tell parents, and stop children whose parent has ended."""
         for key in await self._store.list_untold_children(_BATCH):
             await self._tell_parent(await self._drivers.load(key))
         for key in await self._store.list_orphans(_BATCH):

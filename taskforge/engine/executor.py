@@ -31,10 +31,12 @@ NOBODY = -1
 """`Executor.alone` while all attempts in flight are waited for, so that one run can then be alone."""
 
 
-StartChild = Callable[[RunSnapshot, StepRun, str, JSON, bool], Awaitable[str]]
+StartChild = Callable[[RunSnapshot, StepRun, str, JSON, bool, int | None], Awaitable[str]]
 
 
-async def _no_children(run: RunSnapshot, at: StepRun, workflow: str, input: JSON, wait: bool) -> str:
+async def _no_children(
+    run: RunSnapshot, at: StepRun, workflow: str, input: JSON, wait: bool, version: int | None
+) -> str:
     raise RuntimeError("app has not said how child runs are started")
 
 
@@ -67,8 +69,8 @@ class Attempting:
     def generation(self) -> int:
         return self.at.generation
 
-    async def start_child(self, workflow: str, input: JSON, *, wait: bool) -> str:
-        return await self._executor.start_child(self._driver.run, self.at, workflow, input, wait)
+    async def start_child(self, workflow: str, input: JSON, *, wait: bool, version: int | None = None) -> str:
+        return await self._executor.start_child(self._driver.run, self.at, workflow, input, wait, version)
 
     async def set_state(self, key: str, value: JSON, expected: JSON, *, compare: bool) -> bool:
         state = self._executor.state

@@ -209,7 +209,7 @@ class Service:
         return await self._ask(ref, ev.RetryAsked(from_step))
 
     async def replay_run(self, ref: str, *, version: int | None, input: JSON, with_input: bool) -> StartedRun:
-        """Start a new run with the input of another one, or an edited one, on its version or another. Raises NotFound."""
+        """Start a new run with another one's input, or an edited one, on its version or another. Raises NotFound."""
         row = await self._store.get_run_rows(ref, steps="none")
         run = row.run
         request = StartRequest(
@@ -224,7 +224,7 @@ class Service:
         return await self._starts.start_run(request)
 
     async def send_signal(self, ref: str, name: str, data: JSON) -> RunRow:
-        """Send a signal to a run: who waits for it goes on, else it is kept. Raises NotFound, RunEnded, InvalidInput."""
+        """Send a signal: who waits for it goes on, else it is kept. Raises NotFound, RunEnded, InvalidInput."""
         row = await self._store.get_run(ref)
         plan = await self._plans.get(row.workflow, row.version)
         schema = signal_schema(plan, name)
