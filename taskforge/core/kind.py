@@ -72,10 +72,6 @@ class Kind:
         return {}
 
     def further(self, config: JSON) -> Mapping[str, tuple[tuple[str | int, ...], JSON]]:
-        """Return what `decision.evaluate` makes while a control kind runs, inside its blocks: name → (pointer, value)."""
-        return {}
-
-    def further(self, config: JSON) -> Mapping[str, tuple[tuple[str | int, ...], JSON]]:
         """Return templates that the engine evaluates when the kind asks for it with `decision.evaluate(at, name)`:
         name → (pointer in the config, value).
 
