@@ -10,10 +10,11 @@ from typing import Any
 from taskforge.core import events as ev
 from taskforge.core.decide import Context, decide
 from taskforge.core.errors import Failure
-from taskforge.core.jsontext import dumps
+from taskforge.core.jsontext import dumps, loads
 from taskforge.core.model import JSON, AttemptFailure, Plan, Prepared
 from taskforge.core.snapshot import Changes, RunSnapshot, StepRun
 from taskforge.engine.loading import to_snapshot
+from taskforge.engine.rates import Rates
 from taskforge.store.protocol import NewRun, RunRows, StartedRun, Store
 from tests.support.clock import ManualClock
 from tests.support.plans import THREE_GIVES
@@ -29,6 +30,7 @@ class Desk:
         self.clock = clock
         self.owner = owner
         self.output_limit = 1_048_576
+        self.rates = Rates()
 
     def context(self, slots: int = 64) -> Context:
         return Context(
@@ -39,7 +41,7 @@ class Desk:
             lease_ms=LEASE_MS,
             output_limit=self.output_limit,
             prepare=_prepare,
-            prepare_output=lambda run: Prepared(),
+            reserve=self.rates.reserve,
         )
 
     async def publish(self, name: str = "flow") -> None:
@@ -60,8 +62,9 @@ class Desk:
         )
         new = replace(new, **fields)
         run = RunSnapshot(
-            new.id, new.workflow, new.version, plan, {"type": "manual"}, {}, new.created_at,
+            new.id, new.workflow, new.version, plan, {"type": "manual"}, loads(new.input), new.created_at,
             priority=new.priority, start_at=new.start_at,
+            parent=None if new.parent is None else loads(new.parent),
         )  # fmt: skip
         return new, run, decide(run, [ev.Begun()], self.context(slots))
 
@@ -72,7 +75,7 @@ class Desk:
         return run
 
     async def apply(
-        self, verb: Callable[[Changes], Awaitable[None]], run: RunSnapshot, *events: ev.Event, slots: int = 64
+        self, verb: Callable[[Changes], Awaitable[int | None]], run: RunSnapshot, *events: ev.Event, slots: int = 64
     ) -> Changes:
         """Decide on events and store the decision with `verb`."""
         changes = decide(run, events, self.context(slots))
@@ -120,5 +123,7 @@ def token(run: RunSnapshot, path: str = "call") -> str:
     return attempt.id
 
 
-def _prepare(run: RunSnapshot, at: StepRun) -> Prepared | None:
+def _prepare(run: RunSnapshot, at: StepRun | None, name: str) -> Prepared | None:
+    if at is None:
+        return Prepared(run.input.get("key") if name == "concurrency" else None)
     return None if at.step.config == "ask the child" else Prepared(at.step.config)

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from taskforge.core.kind import ActionKind, Kind, Outcome, PureKind
+from taskforge.core.kind import ActionKind, ControlKind, Kind, Outcome, PureKind
 from taskforge.core.model import JSON, Evaluation, Plan, Retry, Step
+from taskforge.core.progress import Progress
+from taskforge.core.snapshot import StepRun
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,27 @@ class Call(ActionKind):
     name = "call"
 
 
-GIVE, CALL = Give(), Call()
+class Wait(ControlKind):
+    """Waits for the signal of the name in its config, and `for_ms` at most where that says so; gives what was sent."""
+
+    name = "wait"
+
+    def begin(self, decision: Progress, at: StepRun, value: JSON) -> None:
+        decision.remember(at, {"signal": value["signal"]})
+        sent = decision.find_signal(value["signal"])
+        decision.wait(at, decision.now + value["for_ms"] if "for_ms" in value else None)
+        if sent is not None:
+            decision.take_signal(at, sent)
+
+    def signalled(self, decision: Progress, at: StepRun, data: JSON) -> None:
+        decision.succeed(at, data)
+
+    def woke(self, decision: Progress, at: StepRun) -> None:
+        decision.go_on(at)
+        decision.succeed(at, None)
+
+
+GIVE, CALL, WAIT = Give(), Call(), Wait()
 
 
 def step(
@@ -48,18 +70,20 @@ def step(
     return Step(id, kind, config, Evaluation(None, Literal(config)), retry, **fields)
 
 
-def plan(*steps: Step, name: str = "flow", timeout_ms: int | None = None) -> Plan:
-    """A workflow version of these steps, one after the other."""
+def plan(*steps: Step, name: str = "flow", timeout_ms: int | None = None, **fields: Any) -> Plan:
+    """A workflow version of these steps, one after the other. With `concurrency`, the place is `key` of the input."""
+    evaluations = {"concurrency": Evaluation(None, Literal(None))} if "concurrency" in fields else {}
     return Plan(
         name=name,
         description=None,
         inputs=None,
         timeout_ms=timeout_ms,
         steps=steps,
-        output=None,
+        evaluations=evaluations,
         triggers={},
-        index={at.id: at for at in steps},
+        index={at.id: at for at in (*steps, *fields.get("finally_", ()))},
         document={"name": name},
+        **fields,
     )
 
 
@@ -68,4 +92,5 @@ THREE_GIVES = plan(step("fetch", config={"n": 1}), step("shape", config=[1, 2]),
 
 ONE_CALL = plan(step("call", CALL, {"url": "x"}))
 CALL_THEN_GIVE = plan(step("call", CALL), step("after", config=True))
+WAITING = plan(step("wait", WAIT, {"signal": "go"}), step("after", config=True))
 TWO_CALLS = plan(step("first", CALL, {"a": 1}), step("second", CALL, {"b": 2}))

@@ -305,6 +305,8 @@ class SqliteStore:
         return await self._writer.submit(upkeep.register_node, id, info, now)
 
     async def prune_runs(self, ended_before: int, limit: int) -> int:
+        if self._prune_from == 0:
+            await self._writer.submit(workflow_state.forget_rates, ended_before)
         found = await self._readers.submit(upkeep.find_ended, self._prune_from, ended_before, limit)
         # The next call goes on where this one ends, so that runs which stay are not looked at again and again.
         self._prune_from = found[-1][1] if len(found) == limit else 0

@@ -34,7 +34,6 @@ def find_ended(session: Session, created_from: int, ended_before: int, limit: in
 
 def prune_runs(session: Session, keys: Sequence[int], ended_before: int) -> int:
     """Delete runs with all their rows; those that are no longer as they were found are left."""
-    forget_rates(session, ended_before)
     deleted = 0
     for key in keys:
         found = session.row("prune_runs_state", (key, ended_before))
