@@ -5,31 +5,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from taskforge.core.definition_notify import Notification, read_notify
+from taskforge.core.definition_policies import MAX_PRIORITY, check_number, read_concurrency, read_retry
 from taskforge.core.definition_read import (
     NAME,
     DefinitionLimits,
+    Node,
     Reading,
     Use,
     check_mapping,
     read_duration,
-    read_retry,
     read_text,
     read_word,
 )
-from taskforge.core.definition_steps import Node, StepReader
+from taskforge.core.definition_steps import StepReader
 from taskforge.core.definition_triggers import read_triggers
 from taskforge.core.document import parse_document
 from taskforge.core.errors import InvalidDefinition
 from taskforge.core.findings import Findings, Locate
 from taskforge.core.input_schema import check_schema
 from taskforge.core.kind import Kinds
-from taskforge.core.model import JSON, Evaluation, Plan, Step, Template
+from taskforge.core.model import JSON, Concurrency, Evaluation, Plan, Retry, Step, Template
 from taskforge.core.problem import InvalidDocument, Pointer, Problem, format_path
-from taskforge.core.scope import Scope, names_of
+from taskforge.core.scope import BEFORE, Scope, names_of
 from taskforge.core.source import DocumentLimits
 
 __all__ = ["Definition", "DefinitionLimits", "PlacedExpression", "load_plan", "parse_definition"]
@@ -37,8 +39,22 @@ __all__ = ["Definition", "DefinitionLimits", "PlacedExpression", "load_plan", "p
 Media = Literal["yaml", "json"]
 ParseTemplate = Callable[[JSON], Template]
 
-KEYS = ("name", "description", "triggers", "inputs", "timeout", "defaults", "steps", "output")
-LATER_KEYS = ("concurrency", "on_failure", "finally", "notify", "priority", "max_queue_time", "state", "rate_limit")
+KEYS = (
+    "name",
+    "description",
+    "triggers",
+    "inputs",
+    "concurrency",
+    "timeout",
+    "max_queue_time",
+    "priority",
+    "defaults",
+    "steps",
+    "on_failure",
+    "finally",
+    "output",
+    "notify",
+)
 _NAME_FORM = "use lower-case letters, digits and -, beginning with a letter or digit, at most 63"
 DEFAULT_LIMITS = DefinitionLimits()
 
@@ -129,43 +145,92 @@ def _read_document(reading: Reading, value: JSON) -> Plan | None:
     if not isinstance(value, dict):
         findings.error((), "a workflow is a mapping with name and steps")
         return None
-    _check_keys(findings, value)
-    name = _read_name(reading, value)
-    timeout = value.get("timeout")
-    steps = StepReader(reading, _read_defaults(reading, value.get("defaults")))
-    nodes = _read_steps(reading, steps, value)
-    output = reading.template(("output",), value["output"], "output") if "output" in value else None
+    for key in value:
+        if key not in KEYS:
+            findings.unknown_key((key,), KEYS)
+    retry = _read_defaults(reading, value.get("defaults"))
+    steps = StepReader(reading, retry)
+    parts = _Parts(
+        _read_steps(reading, steps, value),
+        _read_handlers(reading, steps, value, "on_failure"),
+        _read_handlers(reading, steps, value, "finally"),
+        read_notify(reading, value.get("notify"), steps.ids, steps.next_order, _plain(retry)),
+        reading.template(("output",), value["output"], "output") if "output" in value else None,
+        *_read_concurrency(reading, value.get("concurrency")),
+    )
     inputs = _read_inputs(reading, value)
     scope = Scope(findings)
-    visible: set[str] = set()
-    if reading.strict:
-        visible = scope.check_steps(nodes)
-        if output is not None:
-            scope.check(output, visible)
+    visible = _check_names(reading, scope, parts, retry.get("when")) if reading.strict else set()
     used = names_of(reading.uses)
     triggers = read_triggers(reading, value.get("triggers"), inputs, scope, visible)
-    top = tuple(node.step for node in nodes if node.step is not None)
+    return _make_plan(reading, value, parts, inputs, triggers, used)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What of a document has expressions in it."""
+
+    steps: list[Node]
+    on_failure: list[Node]
+    last: list[Node]
+    notify: list[Notification]
+    output: Use | None
+    concurrency: Concurrency | None
+    key: Use | None
+
+
+def _check_names(reading: Reading, scope: Scope, parts: _Parts, retry_when: Use | None) -> set[str]:
+    """Check every name in the document's expressions. Returns the steps that are visible after the last one."""
+    visible = scope.check_steps(parts.steps, parts.on_failure, parts.last)
+    if retry_when is not None:
+        scope.check(retry_when, (), ("error",), roots=BEFORE)
+    if parts.key is not None:
+        scope.check(parts.key, (), roots=BEFORE)
+    if parts.output is not None:
+        scope.check(parts.output, visible)
+    for message in parts.notify:
+        scope.check(message.use, scope.visible_in("notify"), ("error",))
+    return visible
+
+
+def _make_plan(
+    reading: Reading,
+    value: dict[str, JSON],
+    parts: _Parts,
+    inputs: JSON,
+    triggers: dict[str, JSON],
+    used: Mapping[str, set[str | None]],
+) -> Plan:
+    name = _read_name(reading, value)
+    evaluations = {}
+    if parts.output is not None:
+        evaluations["output"] = Evaluation(None, parts.output.template)
+    if parts.key is not None:
+        evaluations["concurrency"] = Evaluation(None, parts.key.template)
+    steps, on_failure, last = map(_steps_of, (parts.steps, parts.on_failure, parts.last))
+    notify = tuple((message.states, message.step) for message in parts.notify)
+    index = {step.id: step for step in _all_steps((*steps, *on_failure, *last, *(step for _, step in notify)))}
     return Plan(
         name=name or "",
         description=read_text(reading, ("description",), value.get("description")),
         inputs=inputs,
-        timeout_ms=None if timeout is None else read_duration(reading, ("timeout",), timeout),
-        steps=top,
-        output=None if output is None else Evaluation(None, output.template),
+        timeout_ms=_read_bound(reading, value, "timeout"),
+        steps=steps,
+        evaluations=evaluations,
         triggers=triggers,
-        index=_index(top),
+        index=index,
         document=value,
         uses_run_number=bool(used.get("run", set()) & {None, "number"}),
         names_used=frozenset(used),
+        on_failure=on_failure,
+        finally_=last,
+        has_undo=any("undo" in step.handlers for step in index.values()),
+        concurrency=parts.concurrency,
+        max_queue_ms=_read_bound(reading, value, "max_queue_time"),
+        priority=_read_priority(reading, value.get("priority", 0)),
+        notify=notify,
+        has_children=any(step.kind.name == "workflow" for step in index.values()),
     )
-
-
-def _check_keys(findings: Findings, value: dict[str, JSON]) -> None:
-    for key in value:
-        if key in LATER_KEYS:
-            findings.error((key,), f"`{key}` is not supported by this version of TaskForge", key=True)
-        elif key not in KEYS:
-            findings.unknown_key((key,), KEYS)
 
 
 def _read_name(reading: Reading, value: dict[str, JSON]) -> str | None:
@@ -204,11 +269,43 @@ def _read_inputs(reading: Reading, value: dict[str, JSON]) -> JSON:
     return None if failed else schema
 
 
-def _index(steps: tuple[Step, ...]) -> dict[str, Step]:
-    found: dict[str, Step] = {}
+def _read_handlers(
+    reading: Reading, steps: StepReader, value: dict[str, JSON], key: Literal["on_failure", "finally"]
+) -> list[Node]:
+    if key not in value:
+        return []
+    if value[key] == []:
+        reading.findings.error((key,), "must have at least one step")
+    return steps.read_list((key,), value[key], zone=key)
+
+
+def _read_concurrency(reading: Reading, value: JSON) -> tuple[Concurrency | None, Use | None]:
+    return (None, None) if value is None else read_concurrency(reading, ("concurrency",), value)
+
+
+def _read_bound(reading: Reading, value: dict[str, JSON], key: str) -> int | None:
+    return None if value.get(key) is None else read_duration(reading, (key,), value[key])
+
+
+def _read_priority(reading: Reading, value: JSON) -> int:
+    is_fine = check_number(reading, ("priority",), value, -MAX_PRIORITY, MAX_PRIORITY, whole=True)
+    return int(value) if is_fine else 0
+
+
+def _plain(retry: dict[str, Any]) -> Retry:
+    """The default policy without its condition: for steps that TaskForge itself adds."""
+    return Retry(**{key: value for key, value in retry.items() if key != "when"})
+
+
+def _steps_of(nodes: list[Node]) -> tuple[Step, ...]:
+    return tuple(node.step for node in nodes if node.step is not None)
+
+
+def _all_steps(steps: Iterable[Step]) -> Iterator[Step]:
+    """Every step, those of blocks and handlers too."""
     pending = list(steps)
     while pending:
         step = pending.pop()
-        found[step.id] = step
-        pending.extend(inner for block in step.blocks for inner in block.steps)
-    return found
+        yield step
+        for inner in (*(block.steps for block in step.blocks), *step.handlers.values()):
+            pending.extend(inner)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
 
 from taskforge.core.durations import format_duration, parse_duration
-from taskforge.core.findings import Findings, with_suggestion
-from taskforge.core.kind import Kinds
-from taskforge.core.model import JSON, Retry, Template
-from taskforge.core.problem import Pointer, quoted, suggest
+from taskforge.core.findings import Findings
+from taskforge.core.kind import BlockSource, Kinds
+from taskforge.core.model import JSON, Evaluation, Step, Template
+from taskforge.core.problem import Pointer, quoted
 from taskforge.core.templated import describe, has_expression, is_condition
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -20,14 +20,6 @@ TRIGGER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 RESERVED_IDS = frozenset(
     ("input", "vars", "secrets", "trigger", "run", "steps", "item", "index", "error", "now", "state", "env")
 )
-RETRY_CLASSES = ("network", "timeout")
-
-_STATUS_CLASS = re.compile(r"[1-5]xx")
-_RETRY_KEYS = ("max_attempts", "initial", "factor", "max", "jitter", "on")
-MAX_ATTEMPTS = 100
-MAX_PAUSE_MS = 86_400_000
-MAX_FACTOR = 100
-_DEFAULT = Retry()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +38,36 @@ class Use:
     template: Template
     place: Callable[[Pointer], Pointer]
     what: str
+
+
+Zone = Literal["main", "undo", "on_failure", "finally", "notify"]
+"""When a step can run: with the run's own steps, or while the run is ending."""
+
+HANDLERS = ("probe", "catch", "finally", "undo")
+"""Lists of steps around a step."""
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A step as it stands in the document, with what the check of names needs. `step` is None after an error.
+
+    `uses` see what the step sees; `retry_use` also `$error`; `further_uses` also the steps of its blocks.
+    """
+
+    pointer: Pointer
+    id: str | None = None
+    kind: str | None = None
+    step: Step | None = None
+    uses: list[Use] = field(default_factory=list)
+    retry_use: Use | None = None
+    further_uses: list[Use] = field(default_factory=list)
+    blocks: list[tuple[BlockSource, list[Node]]] = field(default_factory=list)
+    handlers: dict[str, list[Node]] = field(default_factory=dict)
+    needs: list[tuple[str, Pointer]] = field(default_factory=list)
+    ends_list: bool = False
+    """The steps after it in its list are never reached."""
+    hidden_ids: set[str] = field(default_factory=set)
+    """Ids inside blocks that could not be read: they are no unknown names."""
 
 
 @dataclass(slots=True)
@@ -78,6 +100,10 @@ class Reading:
         use = Use(template, place, what)
         self.uses.append(use)
         return use
+
+    def condition(self, template: Template) -> Evaluation:
+        """An evaluation that gives true when a condition holds and null when not; any other result is an error."""
+        return Evaluation(template, self.parse_template(True))
 
 
 def check_mapping(reading: Reading, pointer: Pointer, value: JSON, known: Sequence[str] | None = None) -> bool:
@@ -159,71 +185,3 @@ def _rewrite(value: JSON) -> str | None:
     if isinstance(value, str) and value and "${{" not in value and len(value) <= 60:
         return f"write it as ${{{{ {value} }}}}"
     return None
-
-
-def read_retry(reading: Reading, pointer: Pointer, value: JSON, base: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a `retry` mapping as fields of `Retry`, those of `base` where it says nothing."""
-    found = dict(base)
-    if not check_mapping(reading, pointer, value, _RETRY_KEYS):
-        return found
-    number = value.get("max_attempts")
-    if "max_attempts" in value and _check_number(
-        reading, (*pointer, "max_attempts"), number, 1, MAX_ATTEMPTS, whole=True
-    ):
-        found["max_attempts"] = number
-    for key, name in (("initial", "initial_ms"), ("max", "max_ms")):
-        if key in value:
-            pause = read_duration(reading, (*pointer, key), value[key], least_ms=0)
-            if pause is not None and pause > MAX_PAUSE_MS:
-                reading.findings.error((*pointer, key), "must be at most 1d")
-            elif pause is not None:
-                found[name] = pause
-    if "factor" in value and _check_number(reading, (*pointer, "factor"), value["factor"], 1, MAX_FACTOR):
-        found["factor"] = float(value["factor"])
-    if "jitter" in value:
-        if value["jitter"] in ("full", "none"):
-            found["jitter"] = value["jitter"]
-        else:
-            reading.findings.error((*pointer, "jitter"), "must be full or none")
-    if "on" in value:
-        found["on"] = _read_retry_on(reading, (*pointer, "on"), value["on"])
-    longest = found.get("max_ms", _DEFAULT.max_ms)
-    if found.get("initial_ms", 0) > longest:
-        if "max" in value and "initial" in value:
-            reading.findings.error((*pointer, "initial"), "initial is longer than max")
-        found["max_ms"] = found["initial_ms"]
-    return found
-
-
-def _check_number(
-    reading: Reading, pointer: Pointer, value: JSON, least: int, most: int, *, whole: bool = False
-) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and not (whole and isinstance(value, float)) and least <= value <= most:
-        return True
-    noun = "a whole number" if whole else "a number"
-    said = f"it is {value}" if is_number and len(str(value)) < 40 else f"not {describe(value)}"
-    reading.findings.error(pointer, f"must be {noun} from {least} to {most}{', ' if said else ''}{said}")
-    return False
-
-
-def _read_retry_on(reading: Reading, pointer: Pointer, value: JSON) -> tuple[str, ...]:
-    if has_expression(value):
-        reading.findings.error(pointer, "an expression in retry.on is not supported by this version of TaskForge")
-        return ()
-    if not isinstance(value, list):
-        reading.findings.error(pointer, f"must be a list such as [network, timeout, 429, 5xx], not {describe(value)}")
-        return ()
-    found: list[str] = []
-    for position, item in enumerate(value):
-        word = str(item).lower() if isinstance(item, str | int) and not isinstance(item, bool) else ""
-        is_status = word.isdecimal() and word.isascii() and 100 <= int(word[:9]) <= 599
-        if word in RETRY_CLASSES or _STATUS_CLASS.fullmatch(word) or is_status:
-            found.append(word)
-            continue
-        is_number = isinstance(item, int) and not isinstance(item, bool)
-        shown = quoted(item) if isinstance(item, str) else str(item) if is_number else describe(item)
-        near = suggest(word, (*RETRY_CLASSES, "4xx", "5xx")) if isinstance(item, str) else None
-        message = f"{shown[:90]} is nothing to retry on; use network, timeout, a status such as 429, or 5xx"
-        reading.findings.error((*pointer, position), with_suggestion(message, near))
-    return tuple(dict.fromkeys(found))

@@ -2,61 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
-from pydantic import ValidationError
-
-from taskforge.core.config_errors import config_problems
+from taskforge.core.definition_config import ReadConfig, read_config
+from taskforge.core.definition_needs import check_needs, read_needs
+from taskforge.core.definition_policies import read_rate_limit, read_retry
 from taskforge.core.definition_read import (
+    HANDLERS,
     RESERVED_IDS,
     STEP_ID,
+    Node,
     Reading,
     Use,
+    Zone,
     check_mapping,
-    is_whole,
     read_condition,
     read_duration,
     read_flag,
-    read_retry,
     read_text,
     read_word,
 )
-from taskforge.core.kind import BlockSource, Kind
-from taskforge.core.model import JSON, Block, Evaluation, Retry, Step, Template
+from taskforge.core.findings import with_suggestion
+from taskforge.core.kind import Kind
+from taskforge.core.model import JSON, Block, Evaluation, RateLimit, Retry, Step, Template
 from taskforge.core.problem import Pointer, quoted, suggest
 from taskforge.core.templated import describe
 
-STEP_KEYS = ("id", "description", "if", "retry", "timeout", "continue_on_error")
-LATER_KINDS = ("foreach", "parallel", "wait", "repeat", "workflow", "set_state")
-LATER_KEYS = (
+STEP_KEYS = (
+    "id",
+    "description",
+    "if",
     "needs",
-    "catch",
-    "finally",
-    "undo",
-    "effect",
-    "probe",
+    "retry",
+    "timeout",
+    "continue_on_error",
     "rate_limit",
-    "priority",
-    "max_queue_time",
-    "on_failure",
-    "notify",
-    "concurrency",
+    "effect",
+    *HANDLERS,
 )
+EFFECTS = ("idempotent", "once")
 _ID_FORM = "use lower-case letters, digits and _, beginning with a letter, at most 63"
-
-
-@dataclass(slots=True, eq=False)
-class Node:
-    """A step as it stands in the document, with what the check of names needs. `step` is None after an error."""
-
-    pointer: Pointer
-    id: str | None = None
-    step: Step | None = None
-    uses: list[Use] = field(default_factory=list)
-    blocks: list[tuple[BlockSource, list[Node]]] = field(default_factory=list)
-    hidden_ids: set[str] = field(default_factory=set)
-    """Ids inside blocks that this version does not know: they are no unknown names."""
 
 
 class StepReader:
@@ -68,7 +54,26 @@ class StepReader:
         self._ids: dict[str, Pointer] = {}
         self._count = 0
 
-    def read_list(self, pointer: Pointer, value: JSON, depth: int = 0, loops: tuple[str, ...] = ()) -> list[Node]:
+    @property
+    def ids(self) -> set[str]:
+        """All ids that have been read."""
+        return set(self._ids)
+
+    @property
+    def next_order(self) -> int:
+        """The place in the document of the next step."""
+        return self._count + 1
+
+    def read_list(
+        self,
+        pointer: Pointer,
+        value: JSON,
+        depth: int = 0,
+        loops: tuple[str, ...] = (),
+        zone: Zone = "main",
+        *,
+        together: bool = False,
+    ) -> list[Node]:
         """Read a list of steps that stands inside `depth` blocks."""
         findings, limits = self._reading.findings, self._reading.limits
         if not isinstance(value, list):
@@ -83,40 +88,80 @@ class StepReader:
             if self._count == limits.steps + 1:
                 findings.error((*pointer, position), f"the workflow has more than {limits.steps} steps")
             if self._count <= limits.steps:
-                nodes.append(self._read_step((*pointer, position), item, depth, loops))
+                nodes.append(self._read_step((*pointer, position), item, depth, loops, zone, together))
+        if together:
+            check_needs(self._reading, nodes)
+        else:
+            self._check_reached(nodes)
         return nodes
 
-    def _read_step(self, pointer: Pointer, value: JSON, depth: int, loops: tuple[str, ...]) -> Node:
-        node = Node(pointer)
+    def _check_reached(self, nodes: list[Node]) -> None:
+        for node, after in pairwise(nodes):
+            if node.ends_list and self._reading.strict:
+                message = f"step {quoted(node.id or '')} always ends what is before this; nothing from here on runs"
+                self._reading.findings.warn(after.pointer, message, hint="give it an `if`, or remove these steps")
+                return
+
+    def _read_step(
+        self, pointer: Pointer, value: JSON, depth: int, loops: tuple[str, ...], zone: Zone, together: bool
+    ) -> Node:
+        node, order = Node(pointer), self._count
         if not check_mapping(self._reading, pointer, value):
             return node
         node.id = self._read_id(pointer, value)
-        name = self._read_kind_name(node, value)
-        settings = self._read_settings(node, value)
-        if name is None:
+        node.kind = self._read_kind_name(node, value)
+        settings = self._read_settings(node, value, together)
+        kind = None if node.kind is None else self._reading.kinds[node.kind]
+        read: ReadConfig | None = None
+        blocks: tuple[Block, ...] = ()
+        limit: RateLimit | None = None
+        if kind is not None:
+            limit = self._read_for_attempts(node, kind, value, settings)
+            config = {} if value[kind.name] is None and kind.optional else value[kind.name]
+            blocks = self._read_blocks(node, kind, config, depth, loops, zone)
+            key = value["rate_limit"].get("key") if limit is not None else None
+            read = read_config(self._reading, node, kind, (*pointer, kind.name), config, limit is not None, key)
+            self._check_end(node, kind, value, zone)
+        handlers = self._read_handlers(node, kind, value, depth, loops, zone)
+        if kind is None or read is None or node.id is None:
             return node
-        kind = self._reading.kinds[name]
-        config = {} if value[name] is None and kind.optional else value[name]
-        if "retry" in value and kind.role != "action":
-            message = f"retry has no effect on a {name} step: it makes no attempts"
-            self._reading.findings.warn((*pointer, "retry"), message, key=True)
-        self._check_config(kind, (*pointer, name), config)
-        step = self._read_config(node, kind, (*pointer, name), config, depth, loops)
-        if step is None or node.id is None:
-            return node
-        evaluation, blocks, later = step
-        node.step = Step(
-            id=node.id,
+        node.step = self._make_step(node, kind, read, settings, loops, blocks, handlers, limit, order)
+        return node
+
+    def _make_step(
+        self,
+        node: Node,
+        kind: Kind,
+        read: ReadConfig,
+        settings: dict[str, Any],
+        loops: tuple[str, ...],
+        blocks: tuple[Block, ...],
+        handlers: dict[str, tuple[Step, ...]],
+        limit: RateLimit | None,
+        order: int,
+    ) -> Step:
+        guard, retry_when = settings.pop("guard"), settings.pop("retry_when")
+        evaluations = dict(read.evaluations)
+        if retry_when is not None and kind.role == "action":
+            evaluations["retry"] = self._reading.condition(retry_when.template)
+        return Step(
+            id=node.id or "",
             kind=kind,
-            config=config,
-            evaluation=Evaluation(settings.pop("guard"), evaluation, kind.evaluation_mode(config)),
+            config=read.config,
+            evaluation=Evaluation(guard, read.template, kind.evaluation_mode(read.config)),
             loops=loops,
             blocks=blocks,
-            later=later,
-            position=self._reading.findings.place(pointer),
+            needs=tuple(dict.fromkeys(id for id, _ in node.needs)),
+            later=read.later,
+            evaluations=evaluations,
+            handlers=handlers,
+            rate_limit=limit,
+            order=order,
+            position=self._reading.findings.place(node.pointer),
             **settings,
         )
-        return node
+
+    # ---- what a step is called and does
 
     def _read_id(self, pointer: Pointer, value: dict[str, JSON]) -> str | None:
         findings = self._reading.findings
@@ -145,18 +190,14 @@ class StepReader:
         """Find the one key that says what the step does; note every key that has no place in a step."""
         findings, kinds, pointer = self._reading.findings, self._reading.kinds, node.pointer
         found = [key for key in value if key in kinds]
-        later = [key for key in value if key in LATER_KINDS and key not in kinds]
-        unknown = [key for key in value if key not in (*STEP_KEYS, *LATER_KEYS, *kinds, *LATER_KINDS)]
+        unknown = [key for key in value if key not in STEP_KEYS and key not in kinds]
         unknown.sort(key=lambda key: findings.place((*pointer, key)))
-        for key in value:
-            if key in later or (key in LATER_KEYS and key not in kinds):
-                findings.error((*pointer, key), f"`{key}` is not supported by this version of TaskForge", key=True)
-                node.hidden_ids |= _ids_in(value[key])
         listed = ", ".join(kinds)
         if len(found) > 1:
             both = " and ".join(found)
             findings.error((*pointer, found[1]), f"step has {both}; it needs exactly one of {listed}", key=True)
-        elif not found and not later:
+            node.hidden_ids |= _ids_in([value[key] for key in found])
+        elif not found:
             near = {key: said for key in unknown if (said := suggest(key, kinds))}
             wrong = next(iter(near), unknown[0] if unknown else None)
             needs = f"step needs exactly one of {listed}"
@@ -170,10 +211,12 @@ class StepReader:
                 unknown.remove(wrong)
         for key in unknown:
             findings.unknown_key((*pointer, key), (*STEP_KEYS, *kinds))
-        return found[0] if len(found) == 1 and not later else None
+            node.hidden_ids |= _ids_in(value[key])
+        return found[0] if len(found) == 1 else None
 
-    def _read_settings(self, node: Node, value: dict[str, JSON]) -> dict[str, Any]:
-        """What every step may have, whatever its kind."""
+    # ---- what steps of every kind may have
+
+    def _read_settings(self, node: Node, value: dict[str, JSON], together: bool) -> dict[str, Any]:
         reading, pointer = self._reading, node.pointer
         guard: Template | None = None
         if "if" in value:
@@ -181,77 +224,110 @@ class StepReader:
             if use is not None:
                 node.uses.append(use)
                 guard = use.template
-        retry = self._retry
+        retry = dict(self._retry)
         if "retry" in value:
             retry = read_retry(reading, (*pointer, "retry"), value["retry"], retry)
+            if "when" in (value["retry"] or ()):
+                node.retry_use = retry.get("when")
+        retry_when: Use | None = retry.pop("when", None)
+        if "needs" in value:
+            node.needs = read_needs(reading, (*pointer, "needs"), value["needs"], together=together)
         timeout = value.get("timeout")
         flag = value.get("continue_on_error", False)
+        effect = value.get("effect", "idempotent")
+        if effect not in EFFECTS:
+            near = suggest(effect, EFFECTS) if isinstance(effect, str) else None
+            reading.findings.error((*pointer, "effect"), with_suggestion("must be idempotent or once", near))
+            effect = "idempotent"
         return {
             "guard": guard,
             "retry": Retry(**retry),
+            "retry_when": retry_when,
             "timeout_ms": None if timeout is None else read_duration(reading, (*pointer, "timeout"), timeout),
             "continue_on_error": read_flag(reading, (*pointer, "continue_on_error"), flag),
             "description": read_text(reading, (*pointer, "description"), value.get("description")),
+            "effect": effect,
         }
 
-    def _check_config(self, kind: Kind, pointer: Pointer, config: JSON) -> None:
-        if kind.Config is None or not self._reading.strict:
-            return
-        found = list(kind.check(config))
-        try:
-            kind.Config.model_validate(config)
-        except ValidationError as error:
-            found += config_problems(error, config, kind.Config)
-        for problem in found:
-            place = (*pointer, *problem.pointer)
-            self._reading.findings.error(place, problem.message, hint=problem.hint, key=problem.key)
+    def _read_for_attempts(
+        self, node: Node, kind: Kind, value: dict[str, JSON], settings: dict[str, Any]
+    ) -> RateLimit | None:
+        """What only steps with attempts may have. Returns the rate limit."""
+        findings, pointer = self._reading.findings, node.pointer
+        if kind.role != "action":
+            if "retry" in value:
+                message = f"retry has no effect on a {kind.name} step: it makes no attempts"
+                findings.warn((*pointer, "retry"), message, key=True)
+            for key in ("rate_limit", "effect", "probe"):
+                if key in value:
+                    message = f"`{key}` is for steps that make attempts; a {kind.name} step makes none"
+                    hint = "put it on the steps inside" if kind.role == "control" else None
+                    findings.error((*pointer, key), message, hint=hint, key=True)
+            return None
+        if "probe" in value and settings["effect"] != "once":
+            message = "`probe` is for steps with `effect: once`: others are simply tried again"
+            findings.error((*pointer, "probe"), message, key=True)
+        if value.get("rate_limit") is None:
+            return None
+        return read_rate_limit(self._reading, (*pointer, "rate_limit"), value["rate_limit"])
 
-    def _read_config(
-        self, node: Node, kind: Kind, pointer: Pointer, config: JSON, depth: int, loops: tuple[str, ...]
-    ) -> tuple[Template, tuple[Block, ...], dict[str, Template]] | None:
-        """The templates and inner steps of a config, as far as it can be read."""
-        reading = self._reading
+    # ---- steps inside and around a step
+
+    def _read_blocks(
+        self, node: Node, kind: Kind, config: JSON, depth: int, loops: tuple[str, ...], zone: Zone
+    ) -> tuple[Block, ...]:
         blocks: list[Block] = []
         for source in kind.blocks(config):
-            inner_loops = (*loops, node.id or "") if source.loop else loops
             inner = self.read_list(
-                (*pointer, *source.pointer), _value_at(config, source.pointer), depth + 1, inner_loops
+                (*node.pointer, kind.name, *source.pointer),
+                _value_at(config, source.pointer),
+                depth + 1,
+                (*loops, node.id or "") if source.loop else loops,
+                zone,
+                together=source.together,
             )
             node.blocks.append((source, inner))
-            blocks.append(Block(source.name, tuple(item.step for item in inner if item.step is not None)))
-        try:
-            evaluated, later = kind.evaluated(config), kind.later(config)
-        except (TypeError, KeyError, AttributeError, IndexError):
-            if reading.strict and reading.findings.errors:
-                return None  # a config of another shape, which the model has refused
-            raise
-        use = reading.template_at(lambda inner: (*pointer, *kind.place(inner)), evaluated, kind.name)
-        if use is None:
-            return None
-        node.uses.append(use)
-        templates: dict[str, Template] = {}
-        for name, (place, value) in later.items():
-            found = reading.template((*pointer, *place), value, name)
-            if found is None:
-                return None
-            node.uses.append(found)
-            templates[name] = found.template
-        self._check_whole(kind, pointer, config, use, later, templates)
-        return use.template, tuple(blocks), templates
+            blocks.append(Block(source.name, _steps_of(inner)))
+        return tuple(blocks)
 
-    def _check_whole(
-        self, kind: Kind, pointer: Pointer, config: JSON, use: Use, later: Any, templates: dict[str, Template]
-    ) -> None:
-        """Conditions (of a `switch`, of `expect`) are one whole expression each."""
-        message = "a condition must be one whole ${{ … }}, true or false"
-        if kind.evaluation_mode(config) == "first_true" and isinstance(kind.evaluated(config), list):
-            for position, value in enumerate(kind.evaluated(config)):
-                alone = self._reading.parse_template(value)
-                if alone.expressions and not is_whole(alone):
-                    self._reading.findings.error(use.place((position,)), message)
-        for name in kind.conditions:
-            if name in templates and templates[name].expressions and not is_whole(templates[name]):
-                self._reading.findings.error((*pointer, *later[name][0]), message)
+    def _read_handlers(
+        self,
+        node: Node,
+        kind: Kind | None,
+        value: dict[str, JSON],
+        depth: int,
+        loops: tuple[str, ...],
+        zone: Zone,
+    ) -> dict[str, tuple[Step, ...]]:
+        findings = self._reading.findings
+        handlers: dict[str, tuple[Step, ...]] = {}
+        for handler in HANDLERS:
+            if handler not in value:
+                continue
+            place = (*node.pointer, handler)
+            if handler == "undo" and zone != "main":
+                message = "`undo` has no place in steps that run while the run is ending"
+                findings.error(place, message, key=True)
+            if value[handler] == []:
+                hint = "to go on after a failure, write continue_on_error: true" if handler == "catch" else None
+                findings.error(place, "must have at least one step", hint=hint)
+            inner_zone: Zone = "undo" if handler == "undo" else zone
+            node.handlers[handler] = self.read_list(place, value[handler], depth + 1, loops, inner_zone)
+            handlers[handler] = _steps_of(node.handlers[handler])
+        return handlers
+
+    def _check_end(self, node: Node, kind: Kind, value: dict[str, JSON], zone: Zone) -> None:
+        """`fail` and `succeed`: where they may stand, and whether anything after them is reached."""
+        if kind.name == "succeed" and zone != "main":
+            message = "`succeed` ends a run; where this step stands the run is ending already"
+            self._reading.findings.error((*node.pointer, kind.name), message, key=True)
+        if kind.name in ("fail", "succeed") and value.get("if", True) is True:
+            taken = value.get("continue_on_error") is True or "catch" in value
+            node.ends_list = kind.name == "succeed" or not taken
+
+
+def _steps_of(nodes: list[Node]) -> tuple[Step, ...]:
+    return tuple(node.step for node in nodes if node.step is not None)
 
 
 def _value_at(value: JSON, pointer: Pointer) -> JSON:

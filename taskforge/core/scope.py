@@ -1,84 +1,162 @@
-"""Checks every name in a document's expressions: what a step may see where it stands (interface, section 4)."""
+"""Checks every name in a document's expressions: what a step may see where it stands (interface, section 4).
+
+A step sees what has run before it, and inside a `parallel` only what it `needs`; the inner steps of a loop are seen
+within it alone; handlers see every step.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from taskforge.core.definition_read import Use
-from taskforge.core.definition_steps import Node
+from taskforge.core.definition_read import HANDLERS, Node, Use, Zone
 from taskforge.core.findings import Findings, with_suggestion
 from taskforge.core.model import Name
 from taskforge.core.problem import Pointer, quoted, suggest
+from taskforge.core.scope_places import Place, Spot, why_not
 
-ROOTS = ("input", "vars", "secrets", "trigger", "run", "steps", "now")
-"""Names that every expression may use."""
+ROOTS = ("input", "vars", "secrets", "trigger", "run", "steps", "now", "state")
+"""Names that every expression of a step may use."""
+
+BEFORE = tuple(root for root in ROOTS if root != "steps")
+"""What is there before the first step has run."""
 
 RUN_FIELDS = ("id", "number", "workflow", "version", "started_at")
 TRIGGER_FIELDS = ("type", "body", "raw_body", "headers", "query", "method", "scheduled_at")
 
 _ELSEWHERE = {
-    "error": "$error is there only in on_failure, catch and undo steps",
+    "error": "$error is there only in catch, finally, undo, on_failure and notify, and in retry.when",
     "item": "$item is there only inside foreach",
-    "index": "$index is there only inside foreach",
-    "state": "$state is not supported by this version of TaskForge",
+    "index": "$index is there only inside foreach and repeat",
     "env": "expressions do not see the environment; use $vars or $secrets",
     "ENV": "expressions do not see the environment; use $vars or $secrets",
 }
-_STORED = ("transform", "succeed", "fail", "output")
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a step stands: the blocks around it, outermost first, and its position in the innermost list."""
-
-    node: Node
-    chain: tuple[tuple[Node, int], ...]
-    positions: tuple[int, ...]
-    loops: tuple[Node, ...]
+_STORED = {
+    "transform": "a transform",
+    "succeed": "a succeed",
+    "fail": "a fail",
+    "output": "the output",
+    "workflow": "a child's input",
+    "set_state": "the workflow's state",
+    "foreach": "the items of a foreach",
+    "concurrency": "a concurrency key",
+    "rate_limit": "a rate limit's key",
+}
+_RANKS: dict[Zone, int] = {"main": 0, "undo": 1, "on_failure": 2, "finally": 3, "notify": 4}
 
 
 @dataclass(slots=True)
 class Scope:
-    """Checks uses against what is visible. `hidden` are ids in blocks that were refused: nothing is said of them."""
+    """Checks uses against what is visible. Of `hidden` ids, in blocks that could not be read, nothing is said."""
 
     findings: Findings
-    places: dict[str, _Place] = field(default_factory=dict)
+    places: dict[str, Place] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
+    _provided: dict[Node, frozenset[str]] = field(default_factory=dict)
 
-    def check_steps(self, nodes: list[Node]) -> set[str]:
-        """Check the expressions of all steps; return the ids that are visible after them."""
-        self._place(nodes, (), (), ())
-        return self._walk(nodes, set(), frozenset())
+    def check_steps(self, nodes: list[Node], on_failure: list[Node], last: list[Node]) -> set[str]:
+        """Check the expressions of all steps, those of `on_failure` and `finally` too; return the ids that are visible
+        after the run's own steps."""
+        lists: tuple[tuple[Zone, list[Node]], ...] = (("main", nodes), ("on_failure", on_failure), ("finally", last))
+        for zone, listed in lists:
+            self._place(listed, (), (), zone, Spot(None, "steps" if zone == "main" else zone, 0))
+        after = self._walk(nodes, set(), frozenset())
+        self._walk(on_failure, self.visible_in("on_failure"), frozenset(("error",)))
+        self._walk(last, self.visible_in("finally"), frozenset(("error",)))
+        return after
+
+    def visible_in(self, zone: Zone) -> set[str]:
+        """Every step that can have run when the steps of a zone begin, but for those inside loops."""
+        return {
+            id for id, place in self.places.items() if not place.loops and _RANKS[place.zone] < _RANKS[zone]
+        }  # fmt: skip
+
+    # ---- where steps stand
 
     def _place(
-        self,
-        nodes: list[Node],
-        chain: tuple[tuple[Node, int], ...],
-        positions: tuple[int, ...],
-        loops: tuple[Node, ...],
+        self, nodes: list[Node], chain: tuple[Spot, ...], loops: tuple[Node, ...], zone: Zone, spot: Spot
     ) -> None:
         for position, node in enumerate(nodes):
-            here = (*positions, position)
+            here = (*chain, Spot(spot.owner, spot.name, position, spot.together))
             self.hidden |= node.hidden_ids
             if node.id is not None:
-                self.places.setdefault(node.id, _Place(node, chain, here, loops))
+                self.places.setdefault(node.id, Place(node, here, loops, zone))
             for number, (source, inner) in enumerate(node.blocks):
-                self._place(inner, (*chain, (node, number)), here, (*loops, node) if source.loop else loops)
+                inner_loops = (*loops, node) if source.loop else loops
+                self._place(inner, here, inner_loops, zone, Spot(node, str(number), 0, source.together))
+            for name, inner in node.handlers.items():
+                inner_zone: Zone = "undo" if name == "undo" else zone
+                self._place(inner, here, loops, inner_zone, Spot(node, name, 0))
 
-    def _walk(self, nodes: list[Node], visible: set[str], extra: frozenset[str]) -> set[str]:
-        for node in nodes:
-            for use in node.uses:
-                self.check(use, visible, extra, node)
-            after: set[str] = set()
+    def _provides(self, node: Node) -> frozenset[str]:
+        """The ids that are visible once a step has ended: its own, and those inside that run once at most."""
+        if node not in self._provided:
+            found = set() if node.id is None else {node.id}
             for source, inner in node.blocks:
-                seen = self._walk(inner, set(visible), extra | set(source.adds))
                 if not source.loop:
-                    after |= seen
-            visible |= after
-            if node.id is not None:
-                visible.add(node.id)
-        return visible
+                    found.update(*map(self._provides, inner))
+            for name, inner in node.handlers.items():
+                if name != "undo":
+                    found.update(*map(self._provides, inner))
+            self._provided[node] = frozenset(found)
+        return self._provided[node]
+
+    def _seen_by_handler(self, node: Node, handler: str) -> set[str]:
+        """Every step in the same loops that can run before the handler does; not the handler's own."""
+        if node.id is None or node.id not in self.places:
+            return set()
+        here = self.places[node.id]
+        rank = _RANKS["undo" if handler == "undo" else here.zone]
+        return {
+            id
+            for id, place in self.places.items()
+            if _RANKS[place.zone] <= rank
+            and here.loops[: len(place.loops)] == place.loops
+            and not any(spot.owner is node and spot.name == handler for spot in place.chain)
+        }
+
+    # ---- what they see
+
+    def _walk(self, nodes: list[Node], visible: set[str], extra: frozenset[str], *, together: bool = False) -> set[str]:
+        needed = self._needed(nodes) if together else {}
+        after = set(visible)
+        for node in nodes:
+            seen = visible | needed[node] if together else set(after)
+            self._check_node(node, seen, extra)
+            after |= self._provides(node)
+        return after
+
+    def _needed(self, nodes: list[Node]) -> dict[Node, set[str]]:
+        """What each step of a `parallel` sees of the others: all that it needs, directly or not."""
+        siblings = {node.id: node for node in nodes if node.id is not None}
+        found: dict[Node, set[str]] = {}
+        for node in nodes:
+            pending, seen = [node], {node}
+            while pending:
+                for id, _ in pending.pop().needs:
+                    other = siblings.get(id)
+                    if other is not None and other not in seen:
+                        seen.add(other)
+                        pending.append(other)
+            found[node] = set().union(*(self._provides(other) for other in seen if other is not node))
+        return found
+
+    def _check_node(self, node: Node, seen: set[str], extra: frozenset[str]) -> None:
+        for use in node.uses:
+            self.check(use, seen, extra, node)
+        if node.retry_use is not None:
+            self.check(node.retry_use, seen, extra | {"error"}, node)
+        inside, added = set(seen), set(extra)
+        for source, inner in node.blocks:
+            inside |= self._walk(inner, set(seen), extra | set(source.adds), together=source.together)
+            added |= set(source.adds)
+        for use in node.further_uses:
+            self.check(use, inside, added, node)
+        for name in HANDLERS:
+            if name == "probe":
+                self._walk(node.handlers.get(name, []), set(seen), extra)
+            elif name in node.handlers:
+                self._walk(node.handlers[name], self._seen_by_handler(node, name), extra | {"error"})
 
     def check(
         self,
@@ -99,10 +177,14 @@ class Scope:
                 elif name.root not in steps:
                     self._unknown_root(place, name, steps, known, node)
 
+    # ---- names
+
     def _check_field(self, use: Use, place: Pointer, name: Name, steps: set[str], node: Node | None) -> None:
         root, fieldname = name.root, name.field
-        if root == "secrets" and use.what in _STORED:
-            message = f"a secret in {_what(use.what)} becomes part of what is stored; its value is masked there"
+        is_rate = node is not None and place[: len(node.pointer) + 1] == (*node.pointer, "rate_limit")
+        stored = _STORED.get("rate_limit" if is_rate else use.what)
+        if root == "secrets" and stored is not None:
+            message = f"a secret in {stored} becomes part of what is stored; its value is masked there"
             self.findings.warn(place, message, hint="use $secrets where it is sent", offset=_offset(name))
         if fieldname is None:
             return
@@ -137,7 +219,7 @@ class Scope:
         there = self.places.get(id)
         if there is not None:
             here = None if node is None or node.id is None else self.places.get(node.id)
-            self.findings.error(place, _why_not(id, there, here), offset=offset)
+            self.findings.error(place, why_not(id, there, here), offset=offset)
             return
         names = sorted(known)
         near = suggest(id, (*sorted(steps), *names))
@@ -148,32 +230,6 @@ class Scope:
             return
         hint = None if near else "here are: " + _listed((*sorted(steps), *names)) if steps or names else None
         self.findings.error(place, with_suggestion(f"step {quoted(id)} is not defined", near), hint=hint, offset=offset)
-
-
-def _why_not(id: str, there: _Place, here: _Place | None) -> str:
-    name = quoted(id)
-    if here is None:
-        return (
-            f"step {name} is inside a loop; it is visible only there"
-            if there.loops
-            else f"step {name} is not visible here"
-        )
-    if here.node is there.node:
-        return f"step {name} cannot use its own output"
-    if any(node is there.node for node, _ in here.chain):
-        return f"step {name} has not ended while its inner steps run"
-    for (mine, my_block), (theirs, their_block) in zip(here.chain, there.chain, strict=False):
-        if mine is not theirs:
-            break
-        if my_block != their_block:
-            return f"step {name} is in another branch of {quoted(mine.id or 'the block')} and cannot have run"
-    if there.positions > here.positions:
-        return f"step {name} comes later and cannot have run yet"
-    return f"step {name} is inside a loop; it is visible only there"
-
-
-def _what(what: str) -> str:
-    return "the output" if what == "output" else f"a {what}"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskforge.core.definition_read import MAX_ATTEMPTS, MAX_FACTOR, NAME, RESERVED_IDS, STEP_ID, TRIGGER_NAME
+from taskforge.core.definition_policies import MAX_ATTEMPTS, MAX_FACTOR
+from taskforge.core.definition_read import NAME, RESERVED_IDS, STEP_ID, TRIGGER_NAME
 from taskforge.core.definition_triggers import MODELS
 from taskforge.core.kind import Kind, Kinds
 from taskforge.core.templated import CONDITION_SCHEMA, DURATION_SCHEMA
