@@ -27,7 +27,7 @@ _DEFAULT = Retry()
 
 
 def read_retry(reading: Reading, pointer: Pointer, value: JSON, base: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a `retry` mapping as fields of `Retry`, `when` as a `Use`; those of `base` where it says nothing."""
+    """The settings of a `retry` as fields of `Retry`, `when` as a `Use`; those of `base` where it says nothing."""
     found = dict(base)
     if not check_mapping(reading, pointer, value, _RETRY_KEYS):
         return found

@@ -7,8 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskforge.core.definition_policies import MAX_ATTEMPTS, MAX_FACTOR
+from taskforge.core.definition_notify import RECEIVERS, STATES
+from taskforge.core.definition_policies import (
+    MAX_ATTEMPTS,
+    MAX_FACTOR,
+    MAX_PLACES,
+    MAX_PRIORITY,
+    MAX_RATE,
+    ON_LIMIT,
+)
 from taskforge.core.definition_read import NAME, RESERVED_IDS, STEP_ID, TRIGGER_NAME
+from taskforge.core.definition_steps import EFFECTS
 from taskforge.core.definition_triggers import MODELS
 from taskforge.core.kind import Kind, Kinds
 from taskforge.core.templated import CONDITION_SCHEMA, DURATION_SCHEMA
@@ -30,6 +39,7 @@ def workflow_schema(kinds: Kinds) -> Schema:
         "duration": {**DURATION_SCHEMA, "description": "500ms, 30s, 10m, 2h, 1d, 1h30m, or a number of seconds."},
         "condition": {**CONDITION_SCHEMA, "description": "One whole ${{ … }}, true or false."},
         "retry": _retry(),
+        "rate_limit": _rate_limit(),
         "steps": {
             "type": "array",
             "items": _ref("step"),
@@ -38,6 +48,7 @@ def workflow_schema(kinds: Kinds) -> Schema:
     }
     definitions["step"] = _step(kinds, definitions)
     definitions["trigger"] = _trigger(definitions)
+    definitions["message"] = _message(definitions)
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "TaskForge workflow",
@@ -63,7 +74,22 @@ def _top() -> Schema:
             "type": ["object", "null"],
             "description": "JSON Schema (2020-12) of the run's input; its defaults are applied.",
         },
+        "concurrency": {
+            "type": ["object", "null"],
+            "additionalProperties": False,
+            "properties": {
+                "key": {"description": "Runs with the same key share the places; sees $input, $trigger, $vars."},
+                "limit": _whole(1, MAX_PLACES, "How many runs may be between start and end at once. Default 1."),
+                "on_limit": {
+                    "enum": list(ON_LIMIT),
+                    "description": "queue: wait for a place; skip: end CANCELLED at once; cancel_oldest: make room.",
+                },
+            },
+            "description": "How many runs go on at once. A run keeps its place from start to end, waits included.",
+        },
         "timeout": _described("duration", "Bound of the whole run, from its start."),
+        "max_queue_time": _described("duration", "A run that has not begun by then is CANCELLED."),
+        "priority": _whole(-MAX_PRIORITY, MAX_PRIORITY, "Higher goes first when attempts have to wait. Default 0."),
         "defaults": {
             "type": ["object", "null"],
             "additionalProperties": False,
@@ -71,7 +97,14 @@ def _top() -> Schema:
             "description": "Settings for all steps that do not say otherwise.",
         },
         "steps": {"allOf": [_ref("steps")], "minItems": 1, "description": "Steps that run one after the other."},
+        "on_failure": _steps("What runs when the run has FAILED; sees $error and every step."),
+        "finally": _steps("What runs at last, after success, failure or cancel."),
         "output": {"description": "The run's output: any JSON, with expressions. It sees every step."},
+        "notify": {
+            "type": ["array", "null"],
+            "items": _ref("message"),
+            "description": "Messages about the end of the run, delivered like http steps.",
+        },
     }
 
 
@@ -85,9 +118,23 @@ def _step(kinds: Kinds, definitions: Schema) -> Schema:
         },
         "description": {"type": ["string", "null"], "description": "What the step is for."},
         "if": _described("condition", "The step is SKIPPED when this is false or null."),
+        "needs": {
+            "type": "array",
+            "items": {"type": "string", "pattern": f"^{STEP_ID.pattern}$"},
+            "description": "Inside parallel: steps of the same list that must have ended before this one begins.",
+        },
         "retry": _described("retry", "When and how often a failed attempt is followed by another."),
         "timeout": _described("duration", "Bound of all attempts of the step and the pauses between them."),
         "continue_on_error": {"type": "boolean", "description": "Go on when the step fails; its output is null."},
+        "rate_limit": _described("rate_limit", "At most so many attempts in a time, over all runs of the workflow."),
+        "effect": {
+            "enum": list(EFFECTS),
+            "description": "once: an attempt whose outcome is unknown is not sent again. Default idempotent.",
+        },
+        "probe": _steps("With effect: once. What finds out whether a lost attempt took effect: gives true or false."),
+        "catch": _steps("What runs when the step fails; then the run goes on. Sees $error."),
+        "finally": _steps("What runs after the step, however it ended."),
+        "undo": _steps("What takes the step back when the run fails later; last step first."),
     }
     for name, kind in kinds.items():
         properties[name] = _config(kind, definitions)
@@ -161,8 +208,52 @@ def _retry() -> Schema:
                 "items": _STATUS,
                 "description": "What is retried; default [network, timeout, 408, 429, 5xx].",
             },
+            "when": _described("condition", "In place of `on`: whether the error in $error is retried."),
+        },
+        "not": {"required": ["on", "when"]},
+    }
+
+
+def _rate_limit() -> Schema:
+    return {
+        "type": "object",
+        "required": ["max", "per"],
+        "additionalProperties": False,
+        "properties": {
+            "key": {"description": "Each value has a limit of its own; default one for the step."},
+            "max": _whole(1, MAX_RATE, "How many attempts."),
+            "per": _described("duration", "In what time."),
         },
     }
+
+
+def _message(definitions: Schema) -> Schema:
+    receivers: Schema = {}
+    for name, model in RECEIVERS.items():
+        made = _model_schema(model, definitions)
+        receivers[name] = {**made, "oneOf": [{"required": ["url_secret"]}, {"required": ["url"]}]}
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "on": {
+                "type": "array",
+                "items": {"enum": list(STATES)},
+                "minItems": 1,
+                "description": "The states of the run in which the message is sent; default [FAILED].",
+            },
+            **receivers,
+        },
+        "oneOf": [{"required": [name]} for name in RECEIVERS],
+    }
+
+
+def _steps(description: str) -> Schema:
+    return {"allOf": [_ref("steps")], "minItems": 1, "description": description}
+
+
+def _whole(least: int, most: int, description: str) -> Schema:
+    return {"type": "integer", "minimum": least, "maximum": most, "description": description}
 
 
 def _ref(name: str) -> Schema:
