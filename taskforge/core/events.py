@@ -66,7 +66,10 @@ class AttemptReleased:
 
 @dataclass(frozen=True, slots=True)
 class CancelAsked:
+    """`code` is that of the run's error: a person's cancel, or one that follows from what another run does."""
+
     reason: str | None = None
+    code: str = "CANCELLED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +81,14 @@ class RetryAsked:
 
 @dataclass(frozen=True, slots=True)
 class SignalSent:
-    """A signal for the run. `told_child`: the key of the child run whose end it tells of."""
+    """A signal for the run. `told_child`: the key of the child run whose end it tells of. `resumes`: it came by the
+    one-time link of the step with this path and generation, and only that step takes it."""
 
     id: str
     name: str
     data: JSON
     told_child: int | None = None
+    resumes: tuple[str, int] | None = None
 
 
 Event = (

@@ -150,6 +150,11 @@ def child_signal(path: str, generation: int) -> str:
     return f"!child:{path}~{generation}"
 
 
+def resume_signal(path: str, generation: int) -> str:
+    """Return the name of the signal that a one-time link sends to the step for which it was made."""
+    return f"!resume:{path}~{generation}"
+
+
 @dataclass(frozen=True, slots=True)
 class Suspended:
     """Returned by `ActionKind.run` in place of an output: the attempt succeeded, and the step waits for a signal."""
