@@ -10,6 +10,7 @@ Here is what each event means; `core.ending` has how a run ends, `core.progress`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,8 +18,8 @@ from taskforge.core import events as ev
 from taskforge.core.ending import RunEnding
 from taskforge.core.errors import Failure
 from taskforge.core.jsontext import dumps
-from taskforge.core.kind import ActionKind, ControlKind
-from taskforge.core.model import AttemptFailure, Prepared, inner_steps
+from taskforge.core.kind import ActionKind, ControlKind, resume_signal
+from taskforge.core.model import AttemptFailure, Prepared
 from taskforge.core.rows import (
     ALONE,
     CONVICTED,
@@ -27,13 +28,14 @@ from taskforge.core.rows import (
     Context,
     Ids,
     IllegalTransition,
-    placed,
     step_timeout,
 )
 from taskforge.core.snapshot import Changes, Frame, PlaceClaim, RunSnapshot, SignalRecord, StepRun
 from taskforge.core.states import AttemptState, RunState, StepState
 
 __all__ = ["ALONE", "CONVICTED", "CRASH_LIMIT", "SUSPECT", "Context", "Decision", "Ids", "IllegalTransition", "decide"]
+
+_INDEX = re.compile(r"\[(\d+)\]")
 
 
 def decide(run: RunSnapshot, events: Iterable[ev.Event], context: Context) -> Changes:
@@ -47,8 +49,10 @@ class Decision(RunEnding):
     def take(self, events: Iterable[ev.Event]) -> Changes:
         for event in events:
             _HANDLERS[type(event)](self, event)
-            while self._ready:
-                self._admit(self._ready.popleft())
+            self._admit_ready()
+        if not self.run.ended and self._is_overdue():
+            self._check_time()
+            self._admit_ready()
         self._settle()
         return self._collect()
 
@@ -67,13 +71,19 @@ class Decision(RunEnding):
             self._convict()
         elif run.ending is not None:
             self._resume_ending()
-        elif run.steps:
-            self._resume_frame(Frame(None, "", run.plan.steps, ("",)))
         else:
-            self._enter_when_due()
+            self._enter()
         if not run.ended:
             self._take_signals()
             self._check_time()
+
+    def _enter(self) -> None:
+        """Go on from the rows where the run has begun and has its place, else begin it."""
+        run = self.run
+        if run.steps and (run.plan.concurrency is None or run.placed):
+            self._resume_frame(Frame(None, "", run.plan.steps, ("",)))
+        else:
+            self._enter_when_due()
 
     def _enter_when_due(self) -> None:
         """Enter the first step, unless the run is delayed or has no place yet."""
@@ -144,7 +154,7 @@ class Decision(RunEnding):
         elif event.name:
             self._answered(at, event.name, prepared)
         elif at.step.kind.role == "action" and self._slots <= 0 and prepared.admitted and not prepared.failure:
-            self.changes.starved = True
+            self._starve(at)
         else:
             self._proceed(at, prepared)
 
@@ -171,61 +181,8 @@ class Decision(RunEnding):
 
     def _attempt_failed(self, event: ev.AttemptFailed) -> None:
         at = self._holder(event.path, event.token)
-        if at is None or at.attempt is None:
-            return
-        result, value, number = event.result, at.attempt.value, at.attempt.number
-        failure = placed(result.failure, at.path, number)
-        self._end_attempt(at, AttemptState.TIMED_OUT if result.timed_out else AttemptState.FAILED, failure)
-        at.failures += 1
-        if at.step.effect == "once" and result.sent and result.error_class in ("network", "timeout"):
-            self.outcome_unknown(at, failure, value)
-            return
-        policy = at.step.retry
-        if at.failures >= policy.max_attempts:
-            self.fail(at, failure, value)
-        elif "retry" in at.step.evaluations:
-            at.error, at.available_at = failure, self.now
-            self._move(at, StepState.QUEUED, code="RETRY_ASKED_OF_EXPRESSION", error=failure.code)
-            at.preparing_retry = True
-            prepared = self.context.prepare(self.run, at, "retry")
-            if prepared is None:
-                at.preparing = True
-                self.changes.needs.append((at.path, "retry"))
-            else:
-                self._retry_judged(at, prepared)
-        elif policy.admits(result.error_class, result.status):
-            self._retry_later(at, failure, value, result.retry_after_ms)
-        else:
-            self.fail(at, failure, value)
-
-    def _retry_judged(self, at: StepRun, prepared: Prepared) -> None:
-        """The step's own condition has said whether the error is retried."""
-        failure = at.error
-        at.preparing_retry = False
-        assert failure is not None
-        if prepared.failure is not None:
-            self.fail(at, prepared.failure)
-        elif prepared.value is True:
-            self._retry_later(at, failure, None, (failure.detail or {}).get("retry_after_ms"))
-        else:
-            self.fail(at, failure)
-
-    def _retry_later(self, at: StepRun, failure: Failure, value: Any, retry_after_ms: int | None) -> None:
-        pause = at.step.retry.delay_ms(at.failures, self.context.ids.random()) + (retry_after_ms or 0)
-        due = self.now + pause
-        if at.deadline_at is not None and due >= at.deadline_at:
-            message = f"the next attempt would begin after the step's time limit; the last error was: {failure.message}"
-            self.fail(at, Failure("STEP_TIMEOUT", message, at.path, at.attempts, {"last_error": failure.code}), value)
-            return
-        at.error, at.available_at = failure, due
-        entry = {"code": "RETRY_SCHEDULED", "until": due, "error": failure.code}
-        if at.state is StepState.QUEUED:
-            self.touch(at)
-            self.changes.journal.append({"step": at.path, **entry})
-        else:
-            self._move(at, StepState.QUEUED, **entry)
-        if due <= self.now:
-            self._ready.append(at)
+        if at is not None:
+            self.attempt_failed(at, event.result)
 
     def _attempt_released(self, event: ev.AttemptReleased) -> None:
         at = self._holder(event.path, event.token)
@@ -233,6 +190,7 @@ class Decision(RunEnding):
             self._end_attempt(at, AttemptState.LOST, Failure("RELEASED", "the server shut down", at.path))
             at.available_at, at.lost = self.now, True
             self._move(at, StepState.QUEUED, code="RELEASED")
+            self._given_back.add(at.path)
 
     # ---- what people ask for
 
@@ -240,12 +198,13 @@ class Decision(RunEnding):
         run = self.run
         if run.ended:
             return
-        failure = Failure("CANCELLED", event.reason or "the run was cancelled")
+        failure = Failure(event.code, event.reason or "the run was cancelled")
         if run.ending is not None:
             # Asked again while the handlers run: they stop as well.
             state, error = run.ending.state, run.ending.error
+            output = run.ending.output
             self._stop_steps()
-            self._finish(state, None, error)
+            self._finish(state, output, error)
         else:
             self.conclude(RunState.CANCELLED, None, failure)
 
@@ -253,31 +212,12 @@ class Decision(RunEnding):
         run = self.run
         run.generation += 1
         run.output, run.error, run.finished_at, run.started_at = None, None, None, None
-        run.suspect, run.ending, run.placed = 0, None, False
+        run.suspect, run.ending, run.place, run.placed = 0, None, None, False
+        run.start_at = None
         self._move_run(RunState.QUEUED, code="RETRY_ASKED", generation=run.generation)
-        if event.from_step is not None:
-            self._rewind(event.from_step)
-        self._reopens = True
+        self.mark_for_retry(event.from_step)
         self.changes.dead_letters_to = "RETRIED"
-        if run.plan.concurrency is not None:
-            self._claim_place()
-        elif run.steps:
-            self._resume_frame(Frame(None, "", run.plan.steps, ("",)))
-        else:
-            self._enter_when_due()
-
-    def _rewind(self, from_step: str) -> None:
-        """Have a step, everything that came after it, and the blocks around it run again."""
-        chosen = self.run.steps[from_step]
-        around: set[StepRun] = set()
-        for at in list(self.run.steps.values()):
-            if from_step.startswith(f"{at.path}[") or chosen.step in inner_steps(at.step):
-                around.add(at)
-        loops = chosen.prefixes[-1]
-        for at in list(self.run.steps.values()):
-            same_item = not loops or at.path.startswith(loops) or not at.step.loops
-            if at in around or (at.step.order >= chosen.step.order and same_item):
-                self._reopen(at)
+        self._enter()
 
     def _signal_sent(self, event: ev.SignalSent) -> None:
         self.changes.told_child = event.told_child
@@ -292,12 +232,10 @@ class Decision(RunEnding):
     def _take_signals(self) -> None:
         """Hand signals that were sent to the steps that wait for them, in the order in which they came."""
         run = self.run
-        for at in list(run.live.values()):
-            if at.state is not StepState.WAITING or not isinstance(at.data, dict) or at.data.get("signal") is None:
-                continue
-            record = next((sent for sent in run.signals if sent.name == at.data["signal"]), None)
-            if record is not None:
-                self.take_signal(at, record)
+        for record in list(run.signals):
+            waiting = [at for at in run.live.values() if _waits_for(at, record.name)]
+            if waiting and not run.ended and record in run.signals:
+                self.take_signal(min(waiting, key=_turn), record)
 
     def _time_passed(self, event: ev.TimePassed) -> None:
         if not self.run.ended:
@@ -345,6 +283,17 @@ class Decision(RunEnding):
                 return
         self.cancel_inside(at)
         self.fail(at, failure, value)
+
+
+def _waits_for(at: StepRun, signal: str) -> bool:
+    if at.state is not StepState.WAITING or not isinstance(at.data, dict) or at.data.get("signal") is None:
+        return False
+    return signal in (at.data["signal"], resume_signal(at.path, at.generation))
+
+
+def _turn(at: StepRun) -> tuple[object, ...]:
+    """Who has waited longest; where that is the same, by place in the document and item."""
+    return (at.started_at or at.ready_at, at.step.order, [int(part) for part in _INDEX.findall(at.path)])
 
 
 _HANDLERS: dict[type, Callable[[Decision, Any], None]] = {

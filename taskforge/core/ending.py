@@ -8,7 +8,8 @@ from __future__ import annotations
 from taskforge.core.errors import Failure
 from taskforge.core.jsontext import dumps
 from taskforge.core.model import JSON, Prepared, Step
-from taskforge.core.progress import UNDONE, Progress
+from taskforge.core.progress import UNDONE, is_caught
+from taskforge.core.retrying import Place, RunRetrying, plan_places
 from taskforge.core.rows import CRASH_LIMIT
 from taskforge.core.snapshot import Ending, Frame, StepRun
 from taskforge.core.states import RunState, StepState
@@ -17,7 +18,7 @@ MAIN, ON_FAILURE, FINALLY, NOTIFY = "", "on_failure", "finally", "notify"
 """Names of the run's own frames."""
 
 
-class RunEnding(Progress):
+class RunEnding(RunRetrying):
     """Ends runs."""
 
     def conclude(self, state: RunState, output: JSON, failure: Failure | None) -> None:
@@ -88,14 +89,19 @@ class RunEnding(Progress):
 
     def _next_undo(self) -> StepRun | None:
         """Find the step that succeeded last and is not undone yet."""
-        if not self.run.plan.has_undo:
+        run = self.run
+        if not run.plan.has_undo:
             return None
-        left = [
-            at
-            for at in self.run.steps.values()
-            if at.state is StepState.SUCCEEDED and "undo" in at.step.handlers and at.stage != UNDONE
-        ]
-        return max(left, key=lambda at: (at.finished_at or 0, at.ready_at, at.step.order, at.path), default=None)
+        if run.to_undo is None:
+            # Looked for once: a run may have very many steps to undo.
+            places = plan_places(run.plan)
+            left = [
+                at
+                for at in run.steps.values()
+                if at.state is StepState.SUCCEEDED and "undo" in at.step.handlers and at.stage != UNDONE
+            ]
+            run.to_undo = sorted(left, key=lambda at: (at.finished_at or 0, _order_of_ends(at, places)))
+        return run.to_undo.pop() if run.to_undo else None
 
     def _resume_ending(self) -> None:
         """Go on with the handlers of a run that was loaded from the store."""
@@ -154,9 +160,23 @@ class RunEnding(Progress):
             failure = Failure("CRASH_LOOP", message, at.path, at.attempts, {"deaths": at.crashes})
             at.error = failure
             self._end(at, StepState.FAILED, code=failure.code)
-            if at.step.kind.role == "action" and not self._is_caught(at):
+            if at.step.kind.role == "action" and not is_caught(at):
                 self._bury(at, failure, None)
             first = first or failure
         self.run.suspect = 0
         self.run.ending = None
         self.end_at_once(RunState.FAILED, first or Failure("CRASH_LOOP", message))
+
+
+def _order_of_ends(at: StepRun, places: dict[str, Place]) -> tuple[tuple[int, int, int], ...]:
+    """Return a key by which steps of one list, or of one item, come in the order in which they end: what is inside a
+    step before it, what is in its handlers after it. For steps that ended in the same millisecond."""
+    found = [(at.step.order, 1, 0)]
+    place = places[at.step.id]
+    while place.owner is not None:
+        owner, depth = place.owner, len(place.owner.loops) + 1
+        is_loop = depth < len(at.prefixes) and at.step.loops[depth - 1] == owner.id
+        index = int(at.prefixes[depth][:-2].rpartition("[")[2]) if is_loop else 0
+        found.append((owner.order, 2 if place.handler else 0, index))
+        place = places[owner.id]
+    return tuple(reversed(found))

@@ -1,4 +1,4 @@
-"""How a run moves: frames of steps, single steps, their attempts and handlers. Pure; the upper half is `core.decide`.
+"""How a run moves: frames of steps, and the handlers around a step. Pure; the upper half is `core.decide`.
 
 A frame is a list of steps that run one after the other. The run has one; control steps open more; so do the handlers
 around a step (`catch`, `finally`, `undo`, `probe`), whose frames are named `!catch` and so on.
@@ -7,21 +7,26 @@ around a step (`catch`, `finally`, `undo`, `probe`), whose frames are named `!ca
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Literal
 
+from taskforge.core.attempts import JUDGED, PROBE, Attempts
 from taskforge.core.errors import Failure
-from taskforge.core.jsontext import dumps, loads
-from taskforge.core.kind import ActionKind, ControlKind, PureKind
-from taskforge.core.model import JSON, Prepared, Step
-from taskforge.core.rows import ALONE, CRASH_LIMIT, SUSPECT, Rows, is_inside, placed, step_timeout
-from taskforge.core.snapshot import Attempt, AttemptEnd, AttemptRecord, DeadLetterRecord, Frame, SignalRecord, StepRun
-from taskforge.core.states import AttemptState, RunState, StepState
+from taskforge.core.jsontext import loads
+from taskforge.core.kind import ActionKind, ControlKind, resume_signal
+from taskforge.core.model import JSON, Step
+from taskforge.core.rows import is_inside, placed
+from taskforge.core.snapshot import Frame, SignalRecord, StepRun
+from taskforge.core.states import RunState, StepState
 
 HANDLED, UNDONE = "handled", "undone"
 """`StepRun.stage` of an ended step whose handlers, or whose undo steps, have run."""
 
+AGAIN, ASIDE = "again", "aside"
+"""`StepRun.stage` of an ended step in a run that a person has had taken up again: it is taken up where it stands when
+the run comes to it; or it counts as not having run (`core.retrying`)."""
 
-class Progress(Rows, ABC):
+
+class Progress(Attempts, ABC):
     """Moves steps. Kinds with inner steps call its public methods."""
 
     @abstractmethod
@@ -41,10 +46,39 @@ class Progress(Rows, ABC):
         self._advance(frame, None)
 
     def reopen(self, at: StepRun, name: str, steps: tuple[Step, ...], prefixes: tuple[str, ...] | None = None) -> None:
-        """Take up a list of inner steps that had begun before the run was loaded; what is missing begins."""
+        """Take up a list of inner steps that had begun before the run was loaded; what is missing begins. One that had
+        ended calls `ended` at once."""
         frame = Frame(at, name, steps, prefixes or at.prefixes)
         at.frames[name] = frame
         self._resume_frame(frame)
+
+    def find(self, path: str) -> StepRun | None:
+        """Return a step that has begun, or None; a step that was set aside has not."""
+        at = self.run.steps.get(path)
+        return None if at is None or at.stage == ASIDE else at
+
+    def standing(self, steps: tuple[Step, ...], prefix: str) -> Literal["absent", "left", "live", "ended"]:
+        """Say how far a list of inner steps has come, from the rows: it has not begun, it has begun and nothing goes on
+        in it (a retry is to take it up), something goes on in it, or it has ended."""
+        begun = False
+        for step in steps:
+            at = self.find(prefix + step.id)
+            if at is None:
+                return "left" if begun else "absent"
+            if at.stage == AGAIN:
+                return "left"
+            if not at.ended or at.stage in at.step.handlers:
+                return "live"
+            if self.has_failed(at) or at.state is StepState.CANCELLED:
+                return "ended"
+            begun = True
+        return "ended"
+
+    def set_aside(self, at: StepRun) -> None:
+        """Have an ended step count as not having run; its row and attempts stay readable until it runs again."""
+        if at.stage != ASIDE:
+            at.stage = ASIDE
+            self.touch(at)
 
     def skip_inner(self, at: StepRun, step: Step, code: str) -> None:
         """Record an inner step that is not to run as SKIPPED; it opens no frame."""
@@ -60,6 +94,10 @@ class Progress(Rows, ABC):
         """Let the step wait until a time, a signal (`data["signal"]`), or both. It holds no slot and no memory."""
         at.available_at = until
         self._move(at, StepState.WAITING, **({} if until is None else {"until": until}), **entry)
+        resumed = self.find_signal(resume_signal(at.path, at.generation))
+        if resumed is not None:
+            # Its one-time link was used before its turn came.
+            self.take_signal(at, resumed)
 
     def take_signal(self, at: StepRun, record: SignalRecord) -> None:
         """Give a signal to the step that waits for it; it is used up."""
@@ -68,7 +106,8 @@ class Progress(Rows, ABC):
             self.changes.signals.remove(record)
         else:
             self.changes.signals_taken.append(record.id)
-        self.go_on(at)
+        if at.state is StepState.WAITING:
+            self.go_on(at)
         kind = at.step.kind
         assert isinstance(kind, ControlKind | ActionKind)
         kind.signalled(self, at, loads(record.data))
@@ -82,6 +121,11 @@ class Progress(Rows, ABC):
         at.available_at = None
         self._move(at, StepState.RUNNING)
         self._running()
+
+    def put_off(self, at: StepRun, until: int) -> None:
+        """Let a WAITING step wait on, until another time."""
+        at.available_at = until
+        self.touch(at)
 
     def evaluate(self, at: StepRun, name: str) -> None:
         """Make one of the step's further evaluations; the kind's `answered` gets it, now or later."""
@@ -123,17 +167,24 @@ class Progress(Rows, ABC):
         if output is not None and at.step.continue_on_error and self._encode(at, output) is None:
             at.output = output
         self._end(at, StepState.FAILED, code=failure.code)
-        if at.step.kind.role == "action" and not self._is_caught(at):
+        if at.step.kind.role == "action" and not self._is_taken(at):
             self._bury(at, failure, value)
         self._leave(at, failure)
 
-    def has_failed(self, at: StepRun) -> bool:
-        """Return whether an ended step's failure counts against what is around it."""
-        return at.state is StepState.FAILED and not self._is_caught(at)
-
     @staticmethod
-    def _is_caught(at: StepRun) -> bool:
-        return at.step.continue_on_error or "catch" in at.step.handlers
+    def has_failed(at: StepRun) -> bool:
+        """Return whether an ended step's failure counts against what is around it."""
+        return at.state is StepState.FAILED and not is_caught(at)
+
+    def _is_taken(self, at: StepRun) -> bool:
+        """Return whether the step, or a block around it, takes its failure, so that the run goes on. What fails inside
+        a handler is taken by nothing."""
+        while not is_caught(at):
+            frame = at.parent
+            if frame.owner is None or frame.name.startswith("!"):
+                return False
+            at = frame.owner
+        return True
 
     # ---- handlers around a step
 
@@ -171,7 +222,7 @@ class Progress(Rows, ABC):
             self._pass_on(at, at.error if at.state is StepState.FAILED else None)
 
     def _pass_on(self, at: StepRun, failure: Failure | None) -> None:
-        if failure is None or self._is_caught(at):
+        if failure is None or is_caught(at):
             self._advance(at.parent, at)
         elif at.parent.open:
             at.parent.open = False
@@ -192,7 +243,15 @@ class Progress(Rows, ABC):
             self._frame_ended(frame, None)
 
     def _create(self, frame: Frame, step: Step) -> StepRun:
-        at = StepRun(step, frame.prefixes[-1] + step.id, frame.prefixes, frame, ready_at=self.now)
+        path = frame.prefixes[-1] + step.id
+        at = self.run.steps.get(path)
+        if at is not None:
+            # It ran in an earlier generation, or is a probe that is asked once more: its attempts are kept.
+            at.parent = frame
+            at.data = None
+            self._renew(at)
+            return at
+        at = StepRun(step, path, frame.prefixes, frame, ready_at=self.now)
         at.available_at = self.now
         self.run.steps[at.path] = at
         self.run.live[at.path] = at
@@ -217,14 +276,13 @@ class Progress(Rows, ABC):
         """Find the place in a list of steps from the rows, and go on there."""
         prefix = frame.prefixes[-1]
         for position, step in enumerate(frame.steps):
-            at = self.run.steps.get(prefix + step.id)
+            at = self.find(prefix + step.id)
             frame.position = position
             if at is None:
                 frame.position = position - 1
                 break
             at.parent = frame
-            if self._reopens and (at.state is StepState.CANCELLED or self.has_failed(at)):
-                # A retry. What is inside a block that has ended for good is not visited, and stays as it is.
+            if at.stage == AGAIN:
                 self._reopen(at)
             if not at.ended:
                 self._resume_step(at)
@@ -241,8 +299,10 @@ class Progress(Rows, ABC):
 
     def _resume_step(self, at: StepRun) -> None:
         if at.state is StepState.QUEUED:
-            if at.stage == "probe":
+            if at.stage == PROBE:
                 self.reopen(at, "!probe", at.step.handlers["probe"])
+            elif at.stage == JUDGED:
+                self._judge_retry(at)
             else:
                 self._ready.append(at)
         elif at.step.kind.role == "control":
@@ -256,192 +316,26 @@ class Progress(Rows, ABC):
             self._ready.append(at)
 
     def _reopen(self, at: StepRun) -> None:
-        """Let an ended step run again in the new generation; a block keeps what it had begun."""
-        if not at.ended:
-            return
+        """Take up again a step that a retry has marked; a block keeps what it had begun."""
         begun = at.data is not None and at.step.kind.role == "control"
-        at.generation = self.run.generation
-        at.attempts = at.failures = at.crashes = 0
-        at.output, at.error, at.finished_at, at.started_at, at.stage = None, None, None, None, None
-        at.lost = at.reserved = False
-        at.available_at = at.ready_at = self.now
-        self.run.live[at.path] = at
-        self._move(at, StepState.QUEUED, code="RETRY_ASKED", generation=at.generation)
+        self._renew(at)
         if begun:
             at.started_at, at.available_at = self.now, None
             self._move(at, StepState.RUNNING)
 
-    # ---- one step
+    def _renew(self, at: StepRun) -> None:
+        """Let an ended step run again, with its attempts counted anew in a new generation."""
+        if at.generation < self.run.generation:
+            at.generation, at.attempts = self.run.generation, 0
+        at.failures = at.crashes = 0
+        at.output, at.error, at.finished_at, at.started_at, at.stage = None, None, None, None, None
+        at.lost, at.scope, at.memory, at.frames = False, None, None, {}
+        at.available_at = at.ready_at = self.now
+        self._texts.pop(at.path, None)
+        self.run.live[at.path] = at
+        self._move(at, StepState.QUEUED, code="RETRY_ASKED", generation=at.generation)
 
-    def _admit(self, at: StepRun) -> None:
-        """Take up a step whose turn and time have come."""
-        if self.run.ended or at.state is not StepState.QUEUED or at.preparing or at.stage == "probe":
-            return
-        if at.available_at is not None and at.available_at > self.now:
-            return
-        if at.lost and at.step.effect == "once":
-            self.outcome_unknown(at, Failure("UNKNOWN_OUTCOME", "the attempt was lost; it may have taken effect"), None)
-            return
-        if at.step.kind.role == "action" and self._slots <= 0:
-            self.changes.starved = True
-            return
-        self._running()
-        prepared = self.context.prepare(self.run, at, "")
-        if prepared is None:
-            at.preparing = True
-            self.changes.needs.append((at.path, ""))
-        else:
-            self._proceed(at, prepared)
 
-    def _answered(self, at: StepRun, name: str, prepared: Prepared) -> None:
-        kind = at.step.kind
-        assert isinstance(kind, ControlKind)
-        kind.answered(self, at, name, prepared)
-
-    def _proceed(self, at: StepRun, prepared: Prepared) -> None:
-        kind = at.step.kind
-        if at.deadline_at is not None and at.deadline_at <= self.now:
-            self.fail(at, step_timeout(at))
-        elif prepared.failure is not None:
-            self.fail(at, prepared.failure)
-        elif not prepared.admitted:
-            self.skip(at, "IF_FALSE")
-        elif isinstance(kind, PureKind):
-            self._finish_pure(at, kind, prepared.value)
-        elif isinstance(kind, ActionKind):
-            self._begin_attempt(at, prepared.value)
-        else:
-            assert isinstance(kind, ControlKind)
-            at.started_at, at.available_at = self.now, None
-            self._move(at, StepState.RUNNING)
-            kind.begin(self, at, prepared.value)
-
-    def _finish_pure(self, at: StepRun, kind: PureKind, value: JSON) -> None:
-        outcome = kind.finish(value)
-        at.started_at = self.now
-        if outcome.failure is not None:
-            self.fail(at, outcome.failure)
-        elif outcome.ends_run:
-            too_large = self._encode(at, outcome.output)
-            if too_large is not None:
-                self.fail(at, too_large)
-                return
-            at.output = outcome.output
-            self._end(at, StepState.SUCCEEDED)
-            self.conclude(RunState.SUCCEEDED, outcome.output, None)
-        else:
-            self.succeed(at, outcome.output)
-
-    # ---- attempts
-
-    def _begin_attempt(self, at: StepRun, value: JSON) -> None:
-        """Begin an attempt, when the step's rate limit admits it now."""
-        limit = at.step.rate_limit
-        if limit is not None:
-            key, value = f"{self.run.workflow}/{at.step.id}/{dumps(value['key'])}", value["config"]
-            if not at.reserved:
-                due, stored = self.context.reserve(key, limit, self.now)
-                self.changes.rates[key] = stored
-                at.reserved = True
-                if due > self.now:
-                    at.available_at = due
-                    self.touch(at)
-                    entry = {"step": at.path, "code": "RATE_LIMITED", "until": due}
-                    self.changes.journal.append(entry)
-                    return
-            at.reserved = False
-        if self._slots <= 0:
-            self.changes.starved = True
-            return
-        self._lease(at, value)
-
-    def _lease(self, at: StepRun, value: JSON) -> None:
-        """From the commit on, this process alone may carry the attempt out."""
-        self._slots -= 1
-        at.attempts += 1
-        at.attempt = Attempt(self.context.ids.new_id("att"), at.attempts, self.now, value)
-        at.available_at, at.lost = None, False
-        if at.started_at is None:
-            at.started_at = self.now
-        if self.run.suspect == SUSPECT:
-            self.run.suspect = ALONE
-        self._move(at, StepState.RUNNING, attempt=at.attempts)
-        until = self.now + self.context.lease_ms
-        record = AttemptRecord(at.attempt.id, at.path, at.generation, at.attempts, self.now, self.context.owner, until)
-        self.changes.leases.append(record)
-        self.changes.starts.append(at)
-
-    def outcome_unknown(self, at: StepRun, failure: Failure, value: JSON) -> None:
-        """An `effect: once` step may have taken effect: it is not sent again unless its probe says that it had not."""
-        if "probe" in at.step.handlers:
-            if at.state is not StepState.QUEUED:
-                self._move(at, StepState.QUEUED, code="PROBING")
-            at.lost, at.stage, at.available_at, at.error = False, "probe", None, failure
-            self.touch(at)
-            self._running()
-            self.open(at, "!probe", at.step.handlers["probe"])
-        else:
-            self.fail(at, Failure("UNKNOWN_OUTCOME", failure.message, at.path, at.attempts or None), value)
-
-    def _probed(self, at: StepRun, frame: Frame, failure: Failure | None) -> None:
-        answer = None if failure is not None or frame.last is None else frame.last.output
-        at.stage = None
-        done, output = (answer.get("done"), answer.get("output")) if isinstance(answer, dict) else (answer, None)
-        if done is True:
-            self.succeed(at, output)
-        elif done is False:
-            # It had no effect: try again, as a new attempt. The probe's own steps may be needed once more.
-            for step in at.step.handlers["probe"]:
-                probe = self.run.steps.get(at.prefixes[-1] + step.id)
-                if probe is not None:
-                    self._forget_outcome(probe)
-            at.available_at = self.now
-            self.touch(at)
-            self._ready.append(at)
-        else:
-            message = "the attempt may have taken effect, and the probe did not say (true or false)"
-            self.fail(at, Failure("UNKNOWN_OUTCOME", message, at.path, at.attempts or None))
-
-    def _forget_outcome(self, at: StepRun) -> None:
-        """Make room for a step to run again; its attempts stay."""
-        self.run.steps.pop(at.path, None)
-
-    def _holder(self, path: str, token: str) -> StepRun | None:
-        at = self.run.steps.get(path)
-        return at if at is not None and at.attempt is not None and at.attempt.id == token else None
-
-    def _end_attempt(self, at: StepRun, state: AttemptState, failure: Failure | None) -> None:
-        attempt = at.attempt
-        assert attempt is not None
-        at.attempt = None
-        if state is not AttemptState.LOST:
-            at.crashes = 0
-            if self.run.suspect and all(other.crashes < CRASH_LIMIT for other in self.run.live.values()):
-                self.run.suspect = 0
-        error = None if failure is None else dumps(failure.to_json())
-        self.changes.ends.append(AttemptEnd(attempt.id, at.path, at.generation, attempt.number, state, self.now, error))
-        entry = {"step": at.path, "attempt": attempt.number, "ended": state}
-        if failure is not None:
-            entry |= {"error": failure.code, "message": failure.message}
-        self.changes.journal.append(entry)
-        self.touch(at)
-
-    def _end(self, at: StepRun, state: StepState, **entry: Any) -> None:
-        if at.attempt is not None:
-            self.changes.aborts.append(at.attempt.id)
-            self._end_attempt(at, AttemptState.CANCELLED, None)
-        at.finished_at, at.available_at, at.preparing = self.now, None, False
-        self._move(at, state, **entry)
-        self.run.live.pop(at.path, None)
-
-    def _bury(self, at: StepRun, failure: Failure, value: JSON) -> None:
-        self.changes.dead_letters.append(
-            DeadLetterRecord(
-                self.context.ids.new_id("dead"),
-                at.path,
-                at.generation,
-                None if value is None else dumps(value),
-                dumps(failure.to_json()),
-                self.now,
-            )
-        )
+def is_caught(at: StepRun) -> bool:
+    """Return whether a step takes its own failure, by `continue_on_error` or `catch`."""
+    return at.step.continue_on_error or "catch" in at.step.handlers

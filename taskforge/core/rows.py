@@ -20,6 +20,10 @@ SUSPECT, ALONE, CONVICTED = 1, 2, 3
 """`runs.suspect`: at the crash limit; running alone; the server died while it ran alone."""
 
 
+IDLE_MS = 86_400_000
+"""After how long a run is looked at that waits for nothing but a signal."""
+
+
 class Ids(Protocol):
     """What `decide` needs of the clock: new ids and random numbers, as arguments."""
 
@@ -59,8 +63,8 @@ class Rows:
         self.context = context
         self.now = context.now
         self._slots = context.slots
-        self._reopens = False
         self._ready: deque[StepRun] = deque()
+        self._given_back: set[str] = set()
         self._origin: dict[str, tuple[StepRun, str | None]] = {}
         self._texts: dict[str, str] = {}
         self._run_origin = run.state if run.revision or run.key else None
@@ -112,6 +116,7 @@ class Rows:
     def _settle(self) -> None:
         """Decide whether the run stays in memory, and else when something is due in it."""
         run = self.run
+        self.changes.starved = bool(run.hungry)
         if run.ended:
             run.owner = run.due_at = None
             run.needs_slot = False
@@ -129,9 +134,21 @@ class Rows:
         else:
             run.owner = None
             run.needs_slot = needs_slot
-            run.due_at = min(times, default=self.now)
+            # Without any time only a signal moves the run; it is looked at once a day all the same.
+            run.due_at = min(times, default=self.now + IDLE_MS)
         if waiting and not active and run.state is RunState.RUNNING:
             self._move_run(RunState.WAITING)
+
+    def _is_overdue(self) -> bool:
+        """Return whether a time has come that no event has told of: the event of another step came first."""
+        now, run = self.now, self.run
+        for at in run.live.values():
+            if at.deadline_at is not None and at.deadline_at <= now:
+                return True
+            idle = at.attempt is None and not at.preparing and at.available_at is not None and at.available_at <= now
+            if idle and at.path not in run.hungry and at.path not in self._given_back:
+                return True
+        return run.deadline_at is not None and run.deadline_at <= now and run.ending is None
 
     def _look_around(self) -> tuple[list[int], bool, bool, bool]:
         """Return when something is due, and whether the run is active, only waits, or only lacks slots."""

@@ -153,15 +153,12 @@ class StepRun:
     memory: Any = None
     """What a block keeps beside its frames (how many are open, results); `resume` makes it anew from the rows."""
     stage: str | None = None
-    """Which handler of an ended step is running: catch, finally, probe, undo; then `handled` or `undone`."""
+    """Of an ended step: which handler is running (catch, finally, undo), then `handled` or `undone`; `again` or `aside`
+    after a retry (`core.retrying`). Of a QUEUED one: `probe` or `judged` (`core.attempts`)."""
     lost: bool = False
     """The last attempt was LOST, so that its outcome is unknown."""
     scope: tuple[str, ...] | None = None
     """Prefixes that a further evaluation (`until`) sees, where they are not those of the step."""
-    preparing_retry: bool = False
-    """`retry.when` is evaluated: `$error` is the step's own."""
-    reserved: bool = False
-    """The rate limit has given this attempt its time."""
 
     @property
     def ended(self) -> bool:
@@ -169,7 +166,9 @@ class StepRun:
 
     @property
     def deadline_at(self) -> int | None:
-        return None if self.step.timeout_ms is None else self.ready_at + self.step.timeout_ms
+        if self.step.timeout_ms is None or self.stage == "probe":
+            return None  # what the time limit cut off, the probe still has to find out about
+        return self.ready_at + self.step.timeout_ms
 
     @property
     def idempotency_suffix(self) -> str:
@@ -228,6 +227,10 @@ class RunSnapshot:
     steps: dict[str, StepRun] = field(default_factory=dict)
     live: dict[str, StepRun] = field(default_factory=dict)
     """The steps that have begun and not ended: what a decision may have to look at, however long the run is."""
+    hungry: dict[str, StepRun] = field(default_factory=dict)
+    """The steps that found no free slot, in the order in which they asked."""
+    to_undo: list[StepRun] | None = None
+    """What is still to be undone, the next one last; None before it was looked for."""
     root: Frame = field(init=False)
 
     def __post_init__(self) -> None:

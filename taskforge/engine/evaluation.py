@@ -9,15 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from taskforge.core.attempts import JUDGED
 from taskforge.core.clock import to_rfc3339
 from taskforge.core.errors import Failure
 from taskforge.core.model import JSON, SKIPPED, Evaluation, Name, Prepared, Template
+from taskforge.core.progress import ASIDE
 from taskforge.core.snapshot import RunSnapshot, StepRun
 from taskforge.core.states import StepState
+from taskforge.engine.resuming import next_target, targets_by_id
 from taskforge.engine.workflow_state import WorkflowState
 from taskforge.expressions.compiled import TooBig, compile_single
 from taskforge.expressions.errors import EvaluationFailed
 from taskforge.expressions.evaluator import Batch, Evaluator, Program, condition, single
+from taskforge.security.resume_links import ResumeLinks
 
 Inline = Callable[[Mapping[str, JSON], JSON], JSON]
 
@@ -48,9 +52,16 @@ class Values:
 class Expressions:
     """Evaluates for the engine. `prepare` is pure and never waits; `prepare_in_child` asks the jq child."""
 
-    def __init__(self, evaluator: Evaluator, state: WorkflowState, values: Values | None = None) -> None:
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        state: WorkflowState,
+        values: Values | None = None,
+        links: ResumeLinks | None = None,
+    ) -> None:
         self._evaluator = evaluator
         self._state = state
+        self._links = links
         self.values = values or Values()
 
     def prepare(self, run: RunSnapshot, at: StepRun | None, name: str) -> Prepared | None:
@@ -158,13 +169,23 @@ class Expressions:
         if run.number is None and name in (None, "number"):
             raise _NotYet
         started = run.started_at if run.started_at is not None else run.created_at
-        found["run"] = {
+        values = found.setdefault("run", {})
+        values |= {
             "id": run.id,
             "number": run.number,
             "workflow": run.workflow,
             "version": run.version,
             "started_at": to_rfc3339(started),
         }
+        if at is None or self._links is None:
+            return
+        # Only where they are named: who has such a link may resume the step.
+        if name == "resume_url":
+            following = next_target(run, at)
+            values["resume_url"] = None if following is None else self._links.url(following)
+        elif name == "resume_urls":
+            targets = targets_by_id(run, at).items()
+            values["resume_urls"] = {id: self._links.url(target) for id, target in targets}
 
     def _steps(self, found: dict[str, JSON], run: RunSnapshot, at: StepRun | None, name: str | None) -> None:
         steps = found.setdefault("steps", {})
@@ -249,7 +270,7 @@ def _prefixes(at: StepRun | None) -> tuple[str, ...]:
 
 def _caught(run: RunSnapshot, at: StepRun | None) -> Failure | None:
     """Find the failure that the nearest handler around a step handles: a step's, or the run's."""
-    if at is not None and at.state is StepState.QUEUED and at.preparing_retry:
+    if at is not None and at.state is StepState.QUEUED and at.stage == JUDGED:
         return at.error
     frame = None if at is None else at.parent
     while frame is not None and frame.owner is not None:
@@ -266,7 +287,8 @@ def _visible(run: RunSnapshot, at: StepRun | None, id: str) -> StepRun | None:
         return None
     prefixes = _prefixes(at)
     depth = len(step.loops)
-    return run.steps.get(prefixes[depth] + id) if depth < len(prefixes) else None
+    found = run.steps.get(prefixes[depth] + id) if depth < len(prefixes) else None
+    return None if found is None or found.stage == ASIDE else found
 
 
 def _chosen(before: JSON, values: Mapping[str, JSON], root: str, name: str | None) -> dict[str, JSON]:

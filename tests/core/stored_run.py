@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from taskforge.core.model import Plan
-from taskforge.core.progress import ALONE, CONVICTED, CRASH_LIMIT, SUSPECT
+from taskforge.core.retrying import Place, plan_places
+from taskforge.core.rows import ALONE, CONVICTED, CRASH_LIMIT, SUSPECT
 from taskforge.core.snapshot import AttemptEnd, AttemptRecord, Changes, RunRecord, RunSnapshot, StepRecord
 from taskforge.core.states import ATTEMPT_TRANSITIONS, RUN_TRANSITIONS, STEP_TRANSITIONS
 from taskforge.engine.loading import to_snapshot
@@ -29,6 +31,10 @@ class StoredRun:
     """(path, generation) → state."""
     failed: set[tuple[str, int]] = field(default_factory=set)
     """Every (path, generation) of an action that the journal shows FAILED and that nothing takes."""
+
+    @cached_property
+    def places(self) -> dict[str, Place]:
+        return plan_places(self.plan)
 
     def apply(self, changes: Changes) -> None:
         """Apply a decision as the store does, and check everything that must hold of it."""
@@ -76,10 +82,20 @@ class StoredRun:
             moved = row.state == "FAILED" and any(
                 e.get("step") == path and e.get("to") == "FAILED" for e in changes.journal
             )
-            if moved and step.kind.role == "action" and not step.continue_on_error:
+            if moved and step.kind.role == "action" and not self._is_taken(path, row.step):
                 self.failed.add((path, row.generation))
         unchanged = {path for path in steps if path not in rows}
         assert all(steps[path] == self.steps[path].state for path in unchanged)
+
+    def _is_taken(self, path: str, id: str) -> bool:
+        """Whether the step or a block around it lets the run go on."""
+        while True:
+            step, place = self.plan.index[id], self.places[id]
+            if step.continue_on_error or "catch" in step.handlers:
+                return True
+            if place.owner is None or place.handler:
+                return False
+            id = place.owner.id
 
     def _lease(self, lease: AttemptRecord) -> None:
         assert lease.id not in self.attempts
@@ -141,6 +157,6 @@ class StoredRun:
         assert self.run is not None
         row = RunRow(
             1, "run_1", 1, self.plan.name, 1, '{"type":"manual"}', "manual", "{}", self.created_at, 0, None,
-            self.revision, None, self.run,
+            self.revision, None, None, self.run,
         )  # fmt: skip
         return to_snapshot(RunRows(row, list(self.steps.values()), list(self.attempts.values())), self.plan)

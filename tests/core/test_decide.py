@@ -11,7 +11,7 @@ from taskforge.core.decide import decide
 from taskforge.core.definition import load_plan
 from taskforge.core.errors import Failure
 from taskforge.core.model import JSON, SKIPPED, AttemptFailure, Prepared
-from taskforge.core.progress import Context
+from taskforge.core.rows import Context
 from taskforge.core.snapshot import Changes, RunSnapshot, StepRun
 from taskforge.expressions.template import parse_template
 from tests.core.stored_run import StoredRun
@@ -36,14 +36,13 @@ class Driven:
         self.last: Changes = self.decide(ev.Begun())
 
     def decide(self, *events: ev.Event) -> Changes:
-        def prepare(run: RunSnapshot, at: StepRun) -> Prepared | None:
+        def prepare(run: RunSnapshot, at: StepRun | None, name: str) -> Prepared | None:
+            if at is None:
+                return self.values.get("", Prepared("the output"))
             value = None if at.step.kind.name == "switch" else at.step.config
             return self.values.get(at.step.id, Prepared(value))
 
-        def prepare_output(run: RunSnapshot) -> Prepared | None:
-            return self.values.get("", Prepared("the output"))
-
-        context = Context(self.clock.now(), self.clock, "node_1", self.slots, 30_000, 1_000, prepare, prepare_output)
+        context = Context(self.clock.now(), self.clock, "node_1", self.slots, 30_000, 1_000, prepare)
         self.last = decide(self.run, events, context)
         if not self.last.is_empty:
             self.stored.apply(self.last)
@@ -247,12 +246,12 @@ def test_without_a_slot_an_action_waits_and_the_run_is_free_for_others() -> None
 
 def test_what_needs_the_jq_child_is_asked_for_and_taken_up_when_it_comes() -> None:
     run = Driven(ACT, output=1, values={"s0": None, "": None})
-    assert run.last.needs == ["s0"] and run.run.owner == "node_1"
+    assert run.last.needs == [("s0", "")] and run.run.owner == "node_1"
     run.decide(ev.StepPrepared("s0", Prepared({"a": 1})))
     assert len(run.last.leases) == 1
     run.succeed("s0")
-    assert run.last.needs == [""] and run.state == "RUNNING"
-    run.decide(ev.StepPrepared("", Prepared(5)))
+    assert run.last.needs == [("", "output")] and run.state == "RUNNING"
+    run.decide(ev.StepPrepared("", Prepared(5), "output"))
     assert run.state == "SUCCEEDED" and run.run.output == 5
 
 

@@ -16,7 +16,7 @@ from taskforge.core.definition import load_plan
 from taskforge.core.errors import Failure
 from taskforge.core.kind import ActionKind
 from taskforge.core.model import JSON, SKIPPED, AttemptFailure, Plan, Prepared, Step
-from taskforge.core.progress import Context
+from taskforge.core.rows import Context
 from taskforge.core.snapshot import Changes, RunSnapshot, StepRun
 from taskforge.core.states import RUN_TERMINAL, STEP_TERMINAL
 from taskforge.expressions.template import parse_template
@@ -121,7 +121,7 @@ class Machine:
         self.clock = ManualClock()
         self.stored = StoredRun(plan, self.clock.now(), OUTPUT_LIMIT)
         self.run: RunSnapshot | None = RunSnapshot("run_1", "w", 1, plan, {"type": "manual"}, {}, self.clock.now())
-        self.needs: set[str] = set()
+        self.needs: set[tuple[str, str]] = set()
         self.retries = 0
         self.around = around_of(plan)
         self.decide(ev.Begun())
@@ -131,15 +131,11 @@ class Machine:
         return self.stored.run is not None and self.stored.run.state in RUN_TERMINAL
 
     def context(self, clock: ManualClock, slots: int) -> Context:
-        def prepare(run: RunSnapshot, at: StepRun) -> Prepared | None:
-            in_child, prepared = self.behaviour[at.step.id]
+        def prepare(run: RunSnapshot, at: StepRun | None, name: str) -> Prepared | None:
+            in_child, prepared = self.behaviour["" if at is None else at.step.id]
             return None if in_child else prepared
 
-        def prepare_output(run: RunSnapshot) -> Prepared | None:
-            in_child, prepared = self.behaviour[""]
-            return None if in_child else prepared
-
-        return Context(clock.now(), clock, OWNER, slots, LEASE_MS, OUTPUT_LIMIT, prepare, prepare_output)
+        return Context(clock.now(), clock, OWNER, slots, LEASE_MS, OUTPUT_LIMIT, prepare)
 
     def decide(self, *events: ev.Event, apply: bool = True) -> Changes:
         """Decide twice, on copies too, and apply once."""
@@ -236,10 +232,10 @@ class Machine:
         if self.run is None:
             self.take_up()
         elif self.needs and (not self.stored.running or self.draw(st.booleans())):
-            path = self.draw(st.sampled_from(sorted(self.needs)))
-            self.needs.discard(path)
+            path, name = self.draw(st.sampled_from(sorted(self.needs)))
+            self.needs.discard((path, name))
             id = "" if path == "" else self.stored.steps[path].step
-            self.decide(ev.StepPrepared(path, self.behaviour[id][1]))
+            self.decide(ev.StepPrepared(path, self.behaviour[id][1], name))
         else:
             self.finish()
 
