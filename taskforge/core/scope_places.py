@@ -39,13 +39,18 @@ def why_not(id: str, there: Place, here: Place | None) -> str:
     """Say why step `id`, which stands `there`, is not visible `here`; None is outside all steps."""
     name = quoted(id)
     if here is None:
+        if there.zone != "main" and not there.loops:
+            return f"step {name} is in `{there.zone}` and cannot have run yet"
         return f"step {name} is {_IN_LOOP if there.loops else 'not visible here'}"
     if here.node is there.node:
         return f"step {name} cannot use its own output"
     if any(spot.owner is there.node for spot in here.chain):
         return f"step {name} has not ended while its inner steps run"
     is_IN_LOOP = here.loops[: len(there.loops)] != there.loops
-    depth = next(at for at, pair in enumerate(zip(here.chain, there.chain, strict=False)) if pair[0] != pair[1])
+    pairs = zip(here.chain, there.chain, strict=False)
+    depth = next((at for at, (mine, theirs) in enumerate(pairs) if mine != theirs), None)
+    if depth is None:  # it stands inside the very step that names it
+        return f"step {name} comes later and cannot have run yet"
     mine, theirs = here.chain[depth], there.chain[depth]
     if mine.name != theirs.name:
         if theirs.is_handler and not is_IN_LOOP:
