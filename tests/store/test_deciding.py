@@ -10,16 +10,18 @@ import pytest
 from taskforge.core import events as ev
 from taskforge.core.decide import decide
 from taskforge.core.errors import Failure, LeaseLost
-from taskforge.core.model import AttemptFailure, Prepared
+from taskforge.core.model import AttemptFailure, Concurrency, Prepared
 from taskforge.core.snapshot import Changes, RunSnapshot
 from taskforge.store.protocol import Store
 from tests.store.backends import Backend
 from tests.store.desk import Desk, token
-from tests.support.plans import CALL, CALL_THEN_GIVE, ONE_CALL, THREE_GIVES, TWO_CALLS, plan, step
+from tests.support.plans import CALL, CALL_THEN_GIVE, ONE_CALL, THREE_GIVES, TWO_CALLS, WAITING, plan, step
 
-Verb = Callable[[Changes], Awaitable[None]]
+Verb = Callable[[Changes], Awaitable[int | None]]
 
-APPLYING = ["advance_run", "finish_attempt", "resume_wait", "cancel_run", "retry_run"]
+APPLYING = ["advance_run", "finish_attempt", "resume_wait", "cancel_run", "send_signal", "retry_run"]
+
+LIMITED = plan(step("call", CALL), concurrency=Concurrency())
 
 
 # ---- every state that a run can be in
@@ -72,7 +74,22 @@ async def suspect(desk: Desk) -> RunSnapshot:
     return await desk.load(run)
 
 
-STATES = [delayed, running, starved, preparing, retrying, succeeded, failed, cancelled, suspect]
+async def waiting(desk: Desk) -> RunSnapshot:
+    return await desk.start(WAITING)
+
+
+async def placed(desk: Desk) -> RunSnapshot:
+    return await desk.load(await desk.start(LIMITED))
+
+
+async def queued(desk: Desk) -> RunSnapshot:
+    await desk.start(LIMITED)
+    return await desk.start(LIMITED)
+
+
+STATES = [
+    delayed, running, starved, preparing, retrying, waiting, placed, queued, succeeded, failed, cancelled, suspect,
+]  # fmt: skip
 IN_EVERY_STATE = pytest.mark.parametrize("arrive", STATES, ids=lambda state: state.__name__)
 
 
@@ -95,7 +112,7 @@ async def test_a_decision_on_the_right_revision_is_applied(
     assert rows.run.revision == run.revision + 1
     assert rows.run.record == changes.run
     assert (await desk.store.list_journal(run.key, 0, 100))[-1].entries == '[{"note":"test"}]'
-    if run.owner is None and run.due_at is None and not run.ended:
+    if run.owner is None and run.due_at is None and not run.ended and arrive not in (waiting, queued):
         pytest.fail("the state is not one that decide makes")
 
 

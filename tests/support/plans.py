@@ -46,8 +46,12 @@ class Wait(ControlKind):
 
     def begin(self, decision: Progress, at: StepRun, value: JSON) -> None:
         decision.remember(at, {"signal": value["signal"]})
-        sent = decision.find_signal(value["signal"])
-        decision.wait(at, decision.now + value["for_ms"] if "for_ms" in value else None)
+        self.resume(decision, at)
+
+    def resume(self, decision: Progress, at: StepRun) -> None:
+        config = at.step.config
+        sent = decision.find_signal(config["signal"])
+        decision.wait(at, decision.now + config["for_ms"] if "for_ms" in config else None)
         if sent is not None:
             decision.take_signal(at, sent)
 
