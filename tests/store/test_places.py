@@ -67,7 +67,7 @@ async def holders_of(desk: Desk) -> list[RunSnapshot]:
 
 
 async def test_a_free_place_is_given_in_the_transaction_of_the_start(desk: Desk) -> None:
-    new, run, changes = desk.begin(ONE, input=A)
+    new, _, changes = desk.begin(ONE, input=A)
     started = await desk.store.start_run(new, changes)
     row = (await desk.store.load_run(started.key)).run
     assert started.due_at == row.record.due_at == desk.clock.now()
@@ -78,7 +78,7 @@ async def test_a_free_place_is_given_in_the_transaction_of_the_start(desk: Desk)
 
 async def test_who_finds_no_place_waits_without_a_time(desk: Desk) -> None:
     await ask(desk)
-    new, run, changes = desk.begin(ONE, input=A)
+    new, _, changes = desk.begin(ONE, input=A)
     started = await desk.store.start_run(new, changes)
     row = (await desk.store.load_run(started.key)).run
     assert started.due_at is None
@@ -113,7 +113,7 @@ async def test_a_place_is_asked_for_again_where_the_first_answer_was_not_acted_o
     holder = await hold(desk)
     first, second = await ask(desk, limited(max_queue_ms=60_000)), await ask(desk)
     run = await desk.load(first)
-    assert await desk.apply(desk.store.advance_run, run, ev.TakenUp())
+    await desk.apply(desk.store.advance_run, run, ev.TakenUp())
     assert await placed(desk, first, second) == [False, False]
     await desk.succeed(holder)
     assert await placed(desk, first, second) == [True, False]
@@ -153,7 +153,7 @@ async def test_a_start_that_is_refused_takes_no_place(desk: Desk, backend: Backe
 async def test_a_claim_of_a_decision_that_ends_the_run_means_nothing(desk: Desk) -> None:
     """Both can meet: the run asks, and its patience has ended."""
     impatient = limited(max_queue_ms=5_000)
-    new, run, changes = desk.begin(impatient, input=A, start_at=desk.clock.now() + 10)
+    new, _, changes = desk.begin(impatient, input=A, start_at=desk.clock.now() + 10)
     await desk.store.start_run(new, changes)
     desk.clock.advance(60_000)
     (taken,) = await desk.take(impatient)

@@ -60,11 +60,36 @@ def test_no_statement_of_a_verb_reads_a_whole_table(conn: apsw.Connection, name:
 
 
 def test_the_statements_of_the_hot_path_sort_nothing(conn: apsw.Connection) -> None:
-    for name in ("lease_steps_due", "next_due", "run_by_id", "list_runs_newest", "list_runs_in_state", "list_journal"):
+    for name in (
+        "lease_steps_due", "next_due", "run_by_id", "list_runs_newest", "list_runs_in_state", "list_journal",
+        "place_first_queued", "find_oldest_placed", "list_untold_children", "list_orphans",
+    ):  # fmt: skip
         sql = QUERIES[name]
         count = max((int(number) for number in re.findall(r"\?(\d+)", sql)), default=sql.count("?"))
         plan = [str(row[3]) for row in conn.execute(f"EXPLAIN QUERY PLAN {sql}", (None,) * count).fetchall()]
         assert not any("TEMP B-TREE" in line for line in plan), plan
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("place_first_queued", "runs_queued"),
+        ("place_holders", "COVERING INDEX runs_placed"),
+        ("find_oldest_placed", "COVERING INDEX runs_placed"),
+        ("parent_ended", "INDEX runs_children (told=? AND state=? AND parent_key=?)"),
+        ("list_children", "COVERING INDEX runs_children"),
+        ("list_untold_children", "COVERING INDEX runs_children"),
+        ("list_orphans", "COVERING INDEX runs_children"),
+        ("lease_steps_due", "COVERING INDEX runs_due"),
+        ("lease_steps_next_priority", "COVERING INDEX runs_due"),
+        ("next_due", "COVERING INDEX runs_due"),
+    ],
+)
+def test_a_statement_about_many_runs_reads_its_index_alone(conn: apsw.Connection, name: str, index: str) -> None:
+    sql = QUERIES[name]
+    count = max((int(number) for number in re.findall(r"\?(\d+)", sql)), default=sql.count("?"))
+    plan = [str(row[3]) for row in conn.execute(f"EXPLAIN QUERY PLAN {sql}", (None,) * count).fetchall()]
+    assert any(index in line and line.startswith("SEARCH runs") for line in plan), plan
 
 
 def test_every_statement_is_used() -> None:

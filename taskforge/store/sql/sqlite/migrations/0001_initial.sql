@@ -79,7 +79,7 @@ CREATE INDEX runs_owner ON runs (owner) WHERE owner IS NOT NULL;
 -- start_run: an Idempotency-Key starts one run.
 CREATE UNIQUE INDEX runs_idempotency ON runs (workflow, idempotency_key) WHERE idempotency_key IS NOT NULL;
 -- A run ends or asks for a place: who holds one, and who waits for one.
-CREATE INDEX runs_placed ON runs (place) WHERE placed = 1 AND state IN ('QUEUED', 'RUNNING', 'WAITING');
+CREATE INDEX runs_placed ON runs (place, key, state) WHERE placed = 1 AND state IN ('QUEUED', 'RUNNING', 'WAITING');
 CREATE INDEX runs_queued ON runs (place, priority DESC)
     WHERE placed = 0 AND state = 'QUEUED' AND place_limit IS NOT NULL;
 -- list_children, list_untold_children, list_orphans, and the end of a parent.
