@@ -42,6 +42,8 @@ from taskforge.expressions.jq_check import jq_problems
 from taskforge.expressions.template import parse_template
 from taskforge.observe.logs import configure_logging, get_logger
 from taskforge.security.egress import EgressPolicy, parse_networks
+from taskforge.security.keys import read_key
+from taskforge.security.resume_links import ResumeLinks
 from taskforge.steps.http_client import HttpClient
 from taskforge.steps.registry import load_kinds
 from taskforge.store.protocol import Store
@@ -111,7 +113,8 @@ class Server:
         reader = Reader(settings, evaluator)
         plans = Plans(store, reader.load)
         state = WorkflowState(store, self.clock)
-        expressions = Expressions(evaluator, state)
+        links = ResumeLinks(read_key(settings.home), settings.server.public_url or _public_url(settings, self._sock))
+        expressions = Expressions(evaluator, state, links=links)
         executor = Executor(
             self.clock,
             expressions,
@@ -139,7 +142,9 @@ class Server:
         children = Children(store, self.clock, drivers, starts)
         executor.start_child = children.start_child
         timers.on_upkeep = children.catch_up
-        service = Service(store, self.clock, drivers, plans, reader, timers, starts=starts, children=children)
+        service = Service(
+            store, self.clock, drivers, plans, reader, timers, starts=starts, children=children, links=links
+        )
         self._install_signals()
         await timers.start()
         web = _Web(create_api(service, settings, self.clock), settings)
@@ -337,6 +342,12 @@ def _url(settings: Settings, sock: socket.socket) -> str:
     host = settings.server.host
     shown = f"[{host}]" if ":" in host else host
     return f"{scheme}://{shown}:{sock.getsockname()[1]}"
+
+
+def _public_url(settings: Settings, sock: socket.socket) -> str:
+    """The address in links where no other is set: one that at least this machine reaches."""
+    url = _url(settings, sock)
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
 def _ms(seconds: float) -> int:

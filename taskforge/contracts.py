@@ -46,8 +46,10 @@ def _errors() -> bytes:
     for module in ("taskforge.config.home", "taskforge.config.lock", "taskforge.config.reading"):
         import_module(module)
     from taskforge.core.errors import FAILURE_CODES, refusal_codes
+    from taskforge.core.reasons import DECISION_CODES
 
-    return _json({"refusals": refusal_codes(), "failures": dict(sorted(FAILURE_CODES.items()))})
+    failures, decisions = dict(sorted(FAILURE_CODES.items())), dict(sorted(DECISION_CODES.items()))
+    return _json({"refusals": refusal_codes(), "failures": failures, "decisions": decisions})
 
 
 def _cli() -> bytes:

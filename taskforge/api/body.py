@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
+from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect
 
-from taskforge.api.call import Call
-from taskforge.api.route import DocumentBody, JsonBody
+from taskforge.api.call import Call, FormData
+from taskforge.api.route import Body, DataBody, DocumentBody, JsonBody
 from taskforge.core.errors import InvalidRequest, MalformedRequest, RequestTimeout, TooLarge, UnsupportedMediaType
 from taskforge.core.jsontext import JsonError, loads
 from taskforge.core.problem import Problem, format_path, quoted, suggest
@@ -16,17 +17,22 @@ from taskforge.core.problem import Problem, format_path, quoted, suggest
 BODY_SECONDS = 30.0
 """How long a body may take to arrive, once its request has been admitted."""
 
+FORM_TYPE = "application/x-www-form-urlencoded"
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 _MAX_PROBLEMS = 100
+_MAX_FIELDS = 1000
 
 
-async def take_body(call: Call, kind: JsonBody | DocumentBody) -> None:
-    """Read the body of a call and leave what it says in `call.members` or `call.document`."""
+async def take_body(call: Call, kind: Body) -> None:
+    """Read the body of a call and leave what it says in `call.members`, `call.document`, or `call.data`."""
     if isinstance(kind, DocumentBody):
         media = _document_media(call)
         call.document = (await read_body(call), media)
         return
     raw = await read_body(call)
+    if isinstance(kind, DataBody):
+        call.data = _data(call, raw)
+        return
     if raw:
         _check_type(call, json_type)
     elif kind.required:
@@ -73,6 +79,21 @@ def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"the body is larger than {limit} bytes ([server] body_limit)", detail={"limit": limit})
 
 
+def _data(call: Call, raw: bytes) -> Any:
+    """The value of a JSON body, the fields of a form as `FormData`, or None without a body."""
+    if not raw:
+        return None
+    if _check_type(call, data_type) == "json":
+        return _parse(raw)
+    try:
+        text = raw.decode()
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS)
+    except ValueError as error:
+        words = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else f"has more than {_MAX_FIELDS} fields"
+        raise MalformedRequest(f"the form {words}") from None
+    return FormData(pairs)
+
+
 # ---- content types
 
 
@@ -88,12 +109,17 @@ def document_type(name: str) -> str | None:
     return "yaml" if name in YAML_TYPES else json_type(name)
 
 
+def data_type(name: str) -> str | None:
+    """The media `json` or `form` for a content type, or None."""
+    return "form" if name == FORM_TYPE else json_type(name)
+
+
 def _document_media(call: Call) -> str:
     return _check_type(call, document_type)
 
 
 def _check_type(call: Call, known: Any) -> str:
-    wanted = "application/json" if known is json_type else "application/yaml or application/json"
+    wanted = _WANTED[known]
     raw = call.header(b"content-type")
     if raw is None or call.is_repeated(b"content-type"):
         raise UnsupportedMediaType(f"the request needs one Content-Type header: {wanted}")
@@ -108,6 +134,13 @@ def _check_type(call: Call, known: Any) -> str:
         if key.strip() == "charset" and value.strip().strip('"') not in ("utf-8", "utf8", "us-ascii"):
             raise UnsupportedMediaType("the charset must be utf-8")
     return media
+
+
+_WANTED: Final = {
+    json_type: "application/json",
+    document_type: "application/yaml or application/json",
+    data_type: f"application/json or {FORM_TYPE}",
+}
 
 
 # ---- JSON
@@ -137,6 +170,8 @@ def _members(value: Any, kind: JsonBody) -> dict[str, Any]:
             found[name] = entry.parse(given)
         except ValueError as error:
             problems.append(Problem(name, str(error)))
+    if kind.at_least_one and not value:
+        raise InvalidRequest(f"the body must say at least one of {_names(kind)}")
     missing = [entry.name for entry in kind.fields if entry.required and entry.name not in value]
     problems += [Problem(name, f"{quoted(name)} is missing") for name in missing]
     if problems:

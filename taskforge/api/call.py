@@ -32,11 +32,19 @@ class Context:
     pages: dict[str, bytes] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class FormData:
+    """The fields of a form, in order."""
+
+    fields: list[tuple[str, str]]
+
+
 class Call(Request):
     """A Starlette request with the checked parts beside it.
 
     `params` are the path's parameters, `asked` the query parameters (only those that were given), `members` the checked
-    members of the JSON body, `document` the bytes and media (`yaml`, `json`) of a workflow document.
+    members of the JSON body, `document` the bytes and media (`yaml`, `json`) of a workflow document, `data` a JSON
+    value, `FormData`, or None.
     """
 
     context: Context
@@ -46,6 +54,7 @@ class Call(Request):
     asked: dict[str, Any]
     members: dict[str, Any]
     document: tuple[bytes, str]
+    data: Any
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, context: Context) -> None:
         super().__init__(scope, receive, send)
@@ -93,4 +102,4 @@ def json_response(value: Any, status: int = 200, location: str | None = None) ->
     return JsonResponse(orjson.dumps(value), status, location)
 
 
-__all__ = ["Call", "ClientDisconnect", "Context", "JsonResponse", "json_response"]
+__all__ = ["Call", "ClientDisconnect", "Context", "FormData", "JsonResponse", "json_response"]

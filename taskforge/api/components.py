@@ -6,9 +6,14 @@ from typing import Any
 
 from taskforge.api.members import (
     CANCEL_RUN,
+    CHANGE_WORKFLOW,
     CREATE_TOKEN,
     NOTHING,
-    SET_ENABLED,
+    REPLAY_RUN,
+    RETRY_RUN,
+    SEND_SIGNAL,
+    SET_HOLD,
+    SET_STATE,
     START_RUN,
     START_RUNS,
 )
@@ -55,7 +60,8 @@ def _body(body: JsonBody) -> Schema:
     properties = {entry.name: {"description": entry.doc} | entry.schema for entry in body.fields}
     schema: Schema = {"type": "object", "additionalProperties": False, "properties": properties}
     required = [entry.name for entry in body.fields if entry.required]
-    return schema | ({"required": required} if required else {})
+    least: Schema = {"minProperties": 1} if body.at_least_one else {}
+    return schema | least | ({"required": required} if required else {})
 
 
 _PROBLEM_ITEM = _object({"path": _TEXT, "line": _WHOLE, "column": _WHOLE, "message": _TEXT, "hint": _TEXT},
@@ -77,11 +83,14 @@ _SUMMARY: dict[str, Schema] = {
     "started_at": _MAYBE_TIME,
     "finished_at": _MAYBE_TIME,
     "generation": _WHOLE,
+    "replay_of": _MAYBE_TEXT,
+    "parent": _maybe(_object({"run": _TEXT, "step": _TEXT})),
 }
 _WORKFLOW: dict[str, Schema] = {
     "name": _TEXT,
     "version": _WHOLE,
     "enabled": _FLAG,
+    "held": _FLAG,
     "description": _MAYBE_TEXT,
     "created_at": _TIME,
     "updated_at": _TIME,
@@ -106,7 +115,16 @@ def components() -> dict[str, Any]:
         | {"description": "RFC 9457. `code` is stable; further members, such as `state`, say more."},
         "ProblemItem": _PROBLEM_ITEM,
         "Failure": _FAILURE,
-        "Status": _object({"status": _TEXT}),
+        "Status": _object({"status": _TEXT, "held": _FLAG}, "held"),
+        "Hold": _object({"held": _FLAG, "workflows": _list(_TEXT)}),
+        "State": _object({"workflow": _TEXT, "state": {"type": "object"}}),
+        "StateValue": _object({"key": _TEXT, "value": _ANY}),
+        "Resumed": _object({"run": _TEXT, "step": _TEXT, "state": _words(tuple(RunState))}),
+        "Decision": _object({"at": _TIME, "code": _TEXT, "message": _TEXT, "current": _FLAG, "step": _TEXT,
+                             "attempt": _WHOLE, "generation": _WHOLE, "until": _TIME, "signal": _TEXT,
+                             "holder": _TEXT, "error": _TEXT},
+                            "step", "attempt", "generation", "until", "signal", "holder", "error"),
+        "Why": _object(_STARTED | {"workflow": _TEXT, "items": _list(_ref("Decision")), "next_cursor": _MAYBE_TEXT}),
         "Document": {"type": "object"},
         "WorkflowDocument": {"description": "As contracts/workflow.schema.json has it; errors have their place."},
         "Stats": _object({
@@ -116,6 +134,8 @@ def components() -> dict[str, Any]:
             "oldest_ready_s": {"type": ["number", "null"]},
             "dead_letters": _COUNT,
             "schedules_overdue": _COUNT,
+            "held": _FLAG,
+            "held_workflows": _COUNT,
             "db_bytes": _COUNT,
             "wal_bytes": _COUNT,
         }),
@@ -135,11 +155,12 @@ def components() -> dict[str, Any]:
         "RunSummary": _object(_SUMMARY),
         "RunPage": _page("RunSummary"),
         "Run": _object(_SUMMARY | {"steps_total": _COUNT, "steps": _list(_ref("Step")), "steps_cursor": _MAYBE_TEXT}),
-        "Step": _object({"path": _TEXT, "id": _TEXT, "kind": _TEXT, "state": _words(STEP_STATES), "output": _ANY,
+        "Step": _object({"path": _TEXT, "id": _TEXT, "kind": _TEXT, "state": _words(STEP_STATES),
+                         "generation": _WHOLE, "signal": _MAYBE_TEXT, "child": _MAYBE_TEXT, "output": _ANY,
                          "error": _maybe(_ref("Failure")), "available_at": _MAYBE_TIME, "started_at": _MAYBE_TIME,
                          "finished_at": _MAYBE_TIME, "attempts": _list(_ref("Attempt"))}),
-        "Attempt": _object({"id": _TEXT, "number": _WHOLE, "state": _words(ATTEMPT_STATES), "started_at": _TIME,
-                            "finished_at": _MAYBE_TIME, "error": _maybe(_ref("Failure"))}),
+        "Attempt": _object({"id": _TEXT, "generation": _WHOLE, "number": _WHOLE, "state": _words(ATTEMPT_STATES),
+                            "started_at": _TIME, "finished_at": _MAYBE_TIME, "error": _maybe(_ref("Failure"))}),
         "LogLine": _object({"id": _TEXT, "at": _TIME, "level": _words(("info", "warning", "error")), "message": _TEXT,
                             "step": _TEXT, "attempt": _WHOLE}, "step", "attempt"),
         "LogPage": _page("LogLine"),
@@ -152,6 +173,8 @@ def components() -> dict[str, Any]:
         "TokenPage": _page("Token"),
         "NewToken": _object(_TOKEN | {"token": _TEXT}),
     }  # fmt: skip
-    for body in (START_RUN, START_RUNS, SET_ENABLED, CANCEL_RUN, NOTHING, CREATE_TOKEN):
+    bodies = (START_RUN, START_RUNS, CHANGE_WORKFLOW, CANCEL_RUN, RETRY_RUN, REPLAY_RUN, SEND_SIGNAL, SET_HOLD,
+              SET_STATE, NOTHING, CREATE_TOKEN)  # fmt: skip
+    for body in bodies:
         named[body.schema_name] = _body(body)
     return dict(sorted(named.items()))

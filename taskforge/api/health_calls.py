@@ -7,7 +7,7 @@ from starlette.responses import Response
 from taskforge.api.call import Call, JsonResponse, json_response
 from taskforge.api.docs_page import docs_page
 from taskforge.api.openapi import openapi_bytes
-from taskforge.api.schemas import stats_shape
+from taskforge.api.schemas import EVERYTHING, stats_shape
 from taskforge.core.errors import Unavailable
 
 _PAGE_POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
@@ -26,12 +26,12 @@ async def readyz(call: Call) -> Response:
     reason = await call.service.readiness()
     if reason is not None:
         raise Unavailable(reason)
-    return json_response({"status": "ready"})
+    return json_response({"status": "ready", "held": EVERYTHING in call.service.held})
 
 
 async def stats(call: Call) -> Response:
     """Counts, exact at the time of the call."""
-    return json_response(stats_shape(await call.service.stats()))
+    return json_response(stats_shape(await call.service.stats(), call.service.held))
 
 
 async def metrics(call: Call) -> Response:

@@ -35,7 +35,7 @@ _LAST = 10**9
 
 
 class Entry(NamedTuple):
-    """One entry: where it stands, `run`, `step` or `attempt`, and its data."""
+    """One entry: where it stands, `run`, `step`, `attempt` or `signal`, and its data."""
 
     place: Place
     kind: str
@@ -51,14 +51,22 @@ def parse_place(text: str) -> Place:
     return Place(int(row), int(position) if point else _LAST)
 
 
-def entries_after(rows: Iterable[JournalRow], place: Place) -> Iterator[Entry]:
-    """The entries of decisions, in order, after a place. The rows may begin with the place's own decision."""
+def raw_entries_after(rows: Iterable[JournalRow], place: Place) -> Iterator[tuple[Place, int, dict[str, Any]]]:
+    """The entries of decisions as they were written, in order, after a place, each with its place and time. The rows
+    may begin with the place's own decision."""
     for row in rows:
-        at = to_rfc3339(row.at)
         for position, entry in enumerate(loads(row.entries)):
             here = Place(row.id, position)
             if here > place:
-                yield _entry(here, row.run_id, at, entry)
+                yield here, row.at, entry
+
+
+def entries_after(rows: Iterable[JournalRow], place: Place) -> Iterator[Entry]:
+    """The same entries as events."""
+    for row in rows:
+        at = to_rfc3339(row.at)
+        for here, _, entry in raw_entries_after((row,), place):
+            yield _entry(here, row.run_id, at, entry)
 
 
 def _entry(place: Place, run_id: str, at: str, entry: dict[str, Any]) -> Entry:
@@ -66,9 +74,22 @@ def _entry(place: Place, run_id: str, at: str, entry: dict[str, Any]) -> Entry:
     data: dict[str, Any] = {"run_id": run_id, "at": at}
     if "run" in rest:
         return Entry(place, "run", data | {"state": rest.pop("run")} | rest)
+    if "signal" in rest and "step" not in rest:
+        return Entry(place, "signal", data | _signal(rest["signal"]))
+    if str(rest.get("signal", "")).startswith("!"):
+        del rest["signal"]
     kind = "attempt" if "ended" in rest else "step"
     state = rest.pop("ended", None) or rest.pop("to", None)
     return Entry(place, kind, data | {"step": rest.pop("step", None), "state": state} | rest)
+
+
+def _signal(name: str) -> dict[str, Any]:
+    """A signal of a person has a name; one of ours tells a step of its child's end, or that its link was used."""
+    kind, _, target = name.partition(":")
+    own = {"!child": "child run has ended", "!resume": "one-time link was used"}.get(kind)
+    if own is None:
+        return {"signal": name}
+    return {"step": target.rpartition("~")[0], "message": own}
 
 
 def log_line(entry: Entry) -> dict[str, Any]:
@@ -77,6 +98,9 @@ def log_line(entry: Entry) -> dict[str, Any]:
     state = data.get("state")
     line: dict[str, Any] = {"id": str(entry.place), "at": data["at"]}
     line["level"] = "error" if state in ("FAILED", "TIMED_OUT") else "warning" if state == "LOST" else "info"
+    if entry.kind == "signal":
+        line["message"] = f"signal {data['signal']}" if "signal" in data else f"step {data['step']}: {data['message']}"
+        return line | ({"step": data["step"]} if "step" in data else {})
     what = "run" if entry.kind == "run" else f"step {data['step']}"
     if data.get("attempt") is not None:
         what += f", attempt {data['attempt']}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Any
 
 from taskforge.api.query import DURATION_PATTERN
@@ -12,6 +14,8 @@ from taskforge.core.durations import MAX_DURATION_MS, parse_duration
 MAX_BATCH = 1000
 MAX_PRIORITY = 1000
 MAX_VERSION = 2**31 - 1
+SIGNAL_NAME = re.compile(r"^[a-z][a-z0-9_-]{0,62}$")
+STATE_KEY = re.compile(r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$")
 _MAX_TEXT = 1000
 
 
@@ -55,6 +59,12 @@ def _reason(value: Any) -> str | None:
     return value
 
 
+def _step(value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or not 1 <= len(value) <= _MAX_TEXT):
+        raise ValueError(f"it must be the path of a step: a text of 1 to {_MAX_TEXT} characters")
+    return value
+
+
 def _token_name(value: Any) -> str:
     if not isinstance(value, str) or not 1 <= len(value.strip()) <= 100 or not value.isprintable():
         raise ValueError("it must be a text of 1 to 100 printable characters")
@@ -92,8 +102,8 @@ _VERSION = Field(
 _PRIORITY = Field(
     "priority",
     _priority,
-    {"type": "integer", "minimum": -MAX_PRIORITY, "maximum": MAX_PRIORITY, "default": 0},
-    "Runs of a higher number are taken up first.",
+    {"type": "integer", "minimum": -MAX_PRIORITY, "maximum": MAX_PRIORITY},
+    "Runs of a higher number are taken up first; the workflow's own without it, else 0.",
 )
 _DELAY = Field("delay", _delay, _DURATION, "Start after this time: 500ms, 30s, 10m, 2h, 1d, or a number of seconds.")
 
@@ -120,12 +130,42 @@ START_RUNS = JsonBody(
     ),
     "StartRuns",
 )
-SET_ENABLED = JsonBody(
-    (Field("enabled", _flag, {"type": "boolean"}, "May the workflow start runs?", required=True),), "SetEnabled"
+_HELD = Field("held", _flag, {"type": "boolean"}, "Held back: no attempt begins; runs are still accepted.")
+CHANGE_WORKFLOW = JsonBody(
+    (Field("enabled", _flag, {"type": "boolean"}, "May the workflow start runs?"), _HELD),
+    "ChangeWorkflow",
+    at_least_one=True,
+)
+SET_HOLD = JsonBody((replace(_HELD, required=True),), "SetHold")
+SET_STATE = JsonBody(
+    (
+        Field("value", _any, {}, "What is stored; null removes the key.", required=True),
+        Field("expected", _any, {}, "Store it only where the value is this now; null: where there is none."),
+    ),
+    "SetState",
 )
 CANCEL_RUN = JsonBody(
     (Field("reason", _reason, {"type": ["string", "null"], "maxLength": _MAX_TEXT}, "Kept with the run."),), "CancelRun"
 )
+RETRY_RUN = JsonBody(
+    (
+        Field(
+            "from_step",
+            _step,
+            {"type": ["string", "null"], "minLength": 1, "maxLength": _MAX_TEXT},
+            "Run this step (a path, such as each[3].post) and all that came after it again; else what failed.",
+        ),
+    ),
+    "RetryRun",
+)
+REPLAY_RUN = JsonBody(
+    (
+        Field("version", _version, _VERSION.schema, "The version to run; the run's own without it."),
+        Field("input", _any, {}, "The input; the run's own without it."),
+    ),
+    "ReplayRun",
+)
+SEND_SIGNAL = JsonBody((Field("data", _any, {}, "What the step that waits gets as its output."),), "SendSignal")
 NOTHING = JsonBody((), "Nothing")
 CREATE_TOKEN = JsonBody(
     (

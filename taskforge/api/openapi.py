@@ -8,9 +8,11 @@ from typing import Any
 import orjson
 
 import taskforge
+from taskforge.api.body import FORM_TYPE
 from taskforge.api.components import components
+from taskforge.api.members import SIGNAL_NAME, STATE_KEY
 from taskforge.api.problems import MEDIA_TYPE
-from taskforge.api.route import Answer, DocumentBody, JsonBody, Param, Route
+from taskforge.api.route import Answer, Body, DataBody, DocumentBody, Param, Route, Schema
 from taskforge.core.errors import (
     Forbidden,
     InvalidRequest,
@@ -28,6 +30,14 @@ _PARAM_DOCS = {
     "n": "The version's number.",
     "run": "The run's id (`run_…`) or `name#number`, with `#` written as `%23`.",
     "id": "The id, as the list shows it.",
+    "signal": "The signal's name.",
+    "key": "The key in the workflow's state.",
+    "token": "The secret part of the link.",
+}
+_PARAM_SCHEMAS: dict[str, Schema] = {
+    "n": {"type": "integer", "minimum": 1},
+    "signal": {"type": "string", "pattern": SIGNAL_NAME.pattern},
+    "key": {"type": "string", "pattern": STATE_KEY.pattern},
 }
 _ANY_CALL: tuple[type[TaskForgeError], ...] = (TaskForgeError, MalformedRequest, MisdirectedHost, InvalidRequest)
 _BODY_CALL: tuple[type[TaskForgeError], ...] = (TooLarge, UnsupportedMediaType, RequestTimeout)
@@ -93,7 +103,7 @@ def _path_params(route: Route) -> list[dict[str, Any]]:
     names = [part[1:-1] for part in route.path.split("/") if part.startswith("{")]
     return [
         {"name": name, "in": "path", "required": True, "description": _PARAM_DOCS[name],
-         "schema": {"type": "integer", "minimum": 1} if name == "n" else {"type": "string", "minLength": 1}}
+         "schema": _PARAM_SCHEMAS.get(name, {"type": "string", "minLength": 1})}
         for name in names
     ]  # fmt: skip
 
@@ -112,7 +122,10 @@ def _header_params(route: Route) -> list[dict[str, Any]]:
     ]
 
 
-def _request_body(body: JsonBody | DocumentBody) -> dict[str, Any]:
+def _request_body(body: Body) -> dict[str, Any]:
+    if isinstance(body, DataBody):
+        form = {"schema": {"type": "object", "additionalProperties": {"type": "string"}}}
+        return {"required": False, "content": {"application/json": {"schema": {}}, FORM_TYPE: form}}
     if isinstance(body, DocumentBody):
         return {
             "required": True,

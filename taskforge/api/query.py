@@ -85,6 +85,7 @@ VERSIONS = CursorKind("v", True)
 RUNS = CursorKind("r", True)
 STEPS = CursorKind("s", False)
 LOGS = CursorKind("l", True)
+WHY = CursorKind("y", True)
 DEAD_LETTERS = CursorKind("d", False)
 
 
@@ -141,6 +142,12 @@ def _parse_text(text: str) -> str:
     return text
 
 
+def _parse_path(text: str) -> str:
+    if not 0 < len(text) <= 1000:
+        raise ValueError("it must be the path of a step: a text of 1 to 1000 characters")
+    return text
+
+
 def choice_param(name: str, choices: tuple[str, ...], doc: str, *, multiple: bool = False) -> Param:
     """A parameter that is one of some words, or a list of them with commas."""
 
@@ -183,6 +190,7 @@ WAIT = Param(
 SINCE = Param("since", _parse_time, _TIME, "Created at this time or later.")
 UNTIL = Param("until", _parse_time, _TIME, "Created at this time or earlier.")
 WORKFLOW = Param("workflow", _parse_text, {"type": "string", "minLength": 1}, "The workflow's name.")
+STEP = Param("step", _parse_path, {"type": "string", "minLength": 1, "maxLength": 1000}, "Only this step, by its path.")
 TRIGGER = Param("trigger", _parse_text, {"type": "string", "minLength": 1}, "The trigger's type, such as manual.")
 RUN_STATE = choice_param("state", tuple(RunState), "One state, or several with commas.", multiple=True)
 DEAD_STATE = choice_param("state", tuple(DeadLetterState), "The dead letter's state.")

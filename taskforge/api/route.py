@@ -58,15 +58,24 @@ class JsonBody:
 
     fields: tuple[Field, ...]
     schema_name: str
+    at_least_one: bool = False
 
     @property
     def required(self) -> bool:
-        return any(entry.required for entry in self.fields)
+        return self.at_least_one or any(entry.required for entry in self.fields)
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentBody:
     """A workflow document, YAML or JSON by content type; taken as bytes, checked by the service."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataBody:
+    """Any JSON value, or a form (`application/x-www-form-urlencoded`); may be left out."""
+
+
+Body = JsonBody | DocumentBody | DataBody
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +104,7 @@ class Route:
     answers: Mapping[int, Answer]
     query: tuple[Param, ...] = ()
     headers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    body: JsonBody | DocumentBody | None = None
+    body: Body | None = None
     refusals: tuple[type[TaskForgeError], ...] = ()
     tag: str = ""
 

@@ -7,21 +7,35 @@ from typing import Final
 from taskforge.api import members, query
 from taskforge.api.events import list_logs, stream_events, stream_run_events
 from taskforge.api.health_calls import docs, healthz, metrics, openapi, readyz, stats
+from taskforge.api.hold_calls import get_hold, set_hold
 from taskforge.api.letter_calls import discard_dead_letter, get_dead_letter, list_dead_letters, retry_dead_letter
-from taskforge.api.route import Answer, DocumentBody, Route, Scope
-from taskforge.api.run_calls import cancel_run, get_run, list_runs, retry_run, start_run, start_runs
+from taskforge.api.resume_calls import get_resume_page, use_resume_link
+from taskforge.api.route import Answer, DataBody, DocumentBody, Route, Scope
+from taskforge.api.run_calls import (
+    cancel_run,
+    get_run,
+    list_runs,
+    replay_run,
+    retry_run,
+    send_signal,
+    start_run,
+    start_runs,
+)
+from taskforge.api.state_calls import delete_state, get_state, set_state
 from taskforge.api.token_calls import create_token, list_tokens, revoke_token
+from taskforge.api.why_calls import explain_run
 from taskforge.api.workflow_calls import (
+    change_workflow,
     delete_workflow,
     get_version,
     get_workflow,
     list_versions,
     list_workflows,
     publish_workflow,
-    set_enabled,
     validate_workflow,
 )
 from taskforge.core.errors import (
+    Conflict,
     DeadLetterClosed,
     IdempotencyMismatch,
     InvalidDefinition,
@@ -29,10 +43,15 @@ from taskforge.core.errors import (
     NameMismatch,
     NotFound,
     NothingToRetry,
+    ResumeLinkUsed,
     RunEnded,
     RunNotEnded,
+    RunUndone,
     ShuttingDown,
+    StateConflict,
+    StepUnknown,
     StoreFull,
+    TooLarge,
     Unavailable,
     WorkflowDisabled,
 )
@@ -42,7 +61,8 @@ READ, RUN, WRITE, ADMIN = Scope.READ, Scope.RUN, Scope.WRITE, Scope.ADMIN
 _STORES = (Unavailable, StoreFull)
 _STARTS = (NotFound, WorkflowDisabled, InvalidInput, ShuttingDown, *_STORES)
 _PUBLISHES = (InvalidDefinition, *_STORES)
-_RETRIES = (NotFound, RunNotEnded, NothingToRetry, ShuttingDown, *_STORES)
+_RETRIES = (NotFound, RunNotEnded, NothingToRetry, RunUndone, ShuttingDown, *_STORES)
+_SIGNALS = (NotFound, InvalidInput, TooLarge, Conflict, *_STORES)
 _PAGED = (query.LIMIT,)
 _DOCUMENT = DocumentBody()
 _PUBLISHED = {
@@ -74,11 +94,21 @@ ROUTES: Final[tuple[Route, ...]] = (
           tag="server"),
     Route("GET", "/docs", None, docs, "This API as a page.", {200: Answer("The page.", None, "text/html")},
           tag="server"),
+    Route("GET", "/hooks/-/resume/{token}", None, get_resume_page, "Show what a one-time link resumes.",
+          {200: Answer("A page that asks for confirmation.", None, "text/html")},
+          refusals=(NotFound, ResumeLinkUsed), tag="hooks"),
+    Route("POST", "/hooks/-/resume/{token}", None, use_resume_link, "Resume the waiting step of a one-time link.",
+          {202: Answer("The step goes on.", "Resumed")}, body=DataBody(), refusals=(ResumeLinkUsed, *_SIGNALS),
+          tag="hooks"),
     # ---- the server
     Route("GET", "/metrics", READ, metrics, "Counts for Prometheus.", {200: Answer("Metrics.", None, "text/plain")},
           refusals=(Unavailable,), tag="server"),
     Route("GET", "/v1/stats", READ, stats, "Counts, exact at the time of the call.",
           {200: Answer("The counts.", "Stats")}, refusals=(Unavailable,), tag="server"),
+    Route("GET", "/v1/hold", READ, get_hold, "Show what is held back.", {200: Answer("What is held.", "Hold")},
+          refusals=_STORES, tag="server"),
+    Route("PUT", "/v1/hold", ADMIN, set_hold, "Hold everything back, or let it go on.",
+          {200: Answer("What is held.", "Hold")}, body=members.SET_HOLD, refusals=_STORES, tag="server"),
     # ---- workflows
     Route("PUT", "/v1/workflows/{name}", WRITE, publish_workflow, "Store a version of a workflow.", _PUBLISHED,
           body=_DOCUMENT, refusals=(NameMismatch, *_PUBLISHES), tag="workflows"),
@@ -91,8 +121,8 @@ ROUTES: Final[tuple[Route, ...]] = (
           query=(*_PAGED, query.cursor_param(query.WORKFLOWS)), tag="workflows"),
     Route("GET", "/v1/workflows/{name}", READ, get_workflow, "Show a workflow.",
           {200: Answer("The workflow and its newest text.", "WorkflowDetail")}, refusals=(NotFound,), tag="workflows"),
-    Route("PATCH", "/v1/workflows/{name}", WRITE, set_enabled, "Enable or disable a workflow.",
-          {200: Answer("The workflow.", "Workflow")}, body=members.SET_ENABLED, refusals=(NotFound, *_STORES),
+    Route("PATCH", "/v1/workflows/{name}", WRITE, change_workflow, "Enable, disable or hold a workflow.",
+          {200: Answer("The workflow.", "Workflow")}, body=members.CHANGE_WORKFLOW, refusals=(NotFound, *_STORES),
           tag="workflows"),
     Route("DELETE", "/v1/workflows/{name}", WRITE, delete_workflow, "Delete a workflow; its runs stay readable.",
           {204: _GONE}, refusals=(NotFound, *_STORES), tag="workflows"),
@@ -101,6 +131,13 @@ ROUTES: Final[tuple[Route, ...]] = (
           query=(*_PAGED, query.cursor_param(query.VERSIONS)), refusals=(NotFound,), tag="workflows"),
     Route("GET", "/v1/workflows/{name}/versions/{n}", READ, get_version, "Show a version.",
           {200: Answer("The version.", "Version")}, refusals=(NotFound,), tag="workflows"),
+    Route("GET", "/v1/workflows/{name}/state", READ, get_state, "Show a workflow's state.",
+          {200: Answer("All values by key.", "State")}, refusals=(NotFound,), tag="workflows"),
+    Route("PUT", "/v1/workflows/{name}/state/{key}", WRITE, set_state, "Store a value of a workflow's state.",
+          {200: Answer("The value.", "StateValue")}, body=members.SET_STATE,
+          refusals=(NotFound, StateConflict, *_STORES), tag="workflows"),
+    Route("DELETE", "/v1/workflows/{name}/state/{key}", WRITE, delete_state, "Remove a value of a workflow's state.",
+          {204: _GONE}, refusals=(NotFound, *_STORES), tag="workflows"),
     # ---- runs
     Route("POST", "/v1/workflows/{name}/runs", RUN, start_run, "Start a run.",
           {202: Answer("The run is on disk and will end.", "Started", headers={"Location": "Where the run is."}),
@@ -119,8 +156,16 @@ ROUTES: Final[tuple[Route, ...]] = (
           refusals=(NotFound,), tag="runs"),
     Route("POST", "/v1/runs/{run}/cancel", RUN, cancel_run, "Cancel a run.", {202: _ASKED},
           body=members.CANCEL_RUN, refusals=(NotFound, RunEnded, *_STORES), tag="runs"),
-    Route("POST", "/v1/runs/{run}/retry", RUN, retry_run, "Take a run up where it failed.", {202: _ASKED},
-          body=members.NOTHING, refusals=_RETRIES, tag="runs"),
+    Route("POST", "/v1/runs/{run}/retry", RUN, retry_run, "Take a run up where it failed, or at a step.",
+          {202: _ASKED}, body=members.RETRY_RUN, refusals=(StepUnknown, *_RETRIES), tag="runs"),
+    Route("POST", "/v1/runs/{run}/replay", RUN, replay_run, "Start a new run with a run's input.",
+          {202: Answer("The new run is on disk and will end.", "Started", headers={"Location": "Where the run is."})},
+          body=members.REPLAY_RUN, refusals=(TooLarge, *_STARTS), tag="runs"),
+    Route("POST", "/v1/runs/{run}/signals/{signal}", RUN, send_signal, "Send a signal to a run.", {202: _ASKED},
+          body=members.SEND_SIGNAL, refusals=(RunEnded, *_SIGNALS), tag="runs"),
+    Route("GET", "/v1/runs/{run}/why", READ, explain_run, "Explain a run: why it waits, was skipped, was retried.",
+          {200: Answer("The decisions, oldest first; what holds now at the end.", "Why")},
+          query=(query.STEP, *_PAGED, query.cursor_param(query.WHY)), refusals=(NotFound,), tag="runs"),
     Route("GET", "/v1/runs/{run}/logs", READ, list_logs, "List what happened in a run, oldest first.",
           {200: Answer("A page of lines.", "LogPage")}, query=(*_PAGED, query.cursor_param(query.LOGS)),
           refusals=(NotFound,), tag="runs"),

@@ -1,4 +1,4 @@
-"""Runs: start, batch, list, show, cancel, retry."""
+"""Runs: start, batch, list, show, cancel, retry, replay, signal."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import orjson
 from starlette.responses import Response, StreamingResponse
 
 from taskforge.api.call import Call, json_response
+from taskforge.api.members import SIGNAL_NAME
 from taskforge.api.paging import page
 from taskforge.api.query import RUNS, STEPS, encode_cursor
 from taskforge.api.schemas import run_shape, started_shape, steps_shape, with_pending
 from taskforge.core.errors import InvalidRequest
-from taskforge.core.problem import Problem
+from taskforge.core.problem import Problem, quoted
+from taskforge.engine.starting import StartRequest
 from taskforge.store.protocol import RunFilter, RunRow
 
 STEPS_PAGE = 500
@@ -29,13 +31,15 @@ async def start_run(call: Call) -> Response:
     raw_key = call.header(b"idempotency-key")
     key = None if raw_key is None else _idempotency_key(raw_key)
     started = await call.service.start_run(
-        call.params["name"],
-        input=members.get("input"),
-        version=members.get("version"),
-        delay_ms=members.get("delay"),
-        priority=members.get("priority", 0),
-        idempotency_key=key,
-        request_hash=None if key is None else _hash_request(members),
+        StartRequest(
+            call.params["name"],
+            members.get("input"),
+            version=members.get("version"),
+            delay_ms=members.get("delay"),
+            priority=members.get("priority"),
+            idempotency_key=key,
+            request_hash=None if key is None else _hash_request(members),
+        )
     )
     where = f"/v1/runs/{started.id}"
     wait = call.asked.get("wait")
@@ -48,12 +52,8 @@ async def start_run(call: Call) -> Response:
 async def start_runs(call: Call) -> Response:
     """Start one run for each input, in one transaction: all or none."""
     members = call.members
-    started = await call.service.start_runs(
-        call.params["name"],
-        members["inputs"],
-        version=members.get("version"),
-        priority=members.get("priority", 0),
-    )
+    request = StartRequest(call.params["name"], version=members.get("version"), priority=members.get("priority"))
+    started = await call.service.start_runs(request, members["inputs"])
     return json_response({"ids": [one.id for one in started]}, 202)
 
 
@@ -92,8 +92,31 @@ async def cancel_run(call: Call) -> Response:
 
 
 async def retry_run(call: Call) -> Response:
-    """Take a run up at the steps that failed; what had succeeded is kept."""
-    return json_response(run_shape(await call.service.retry_run(call.params["run"])), 202)
+    """Take a run up at the steps that failed, or at `from_step`; what came before is kept, and so are old attempts."""
+    row = await call.service.retry_run(call.params["run"], call.members.get("from_step"))
+    return json_response(run_shape(row), 202)
+
+
+async def replay_run(call: Call) -> Response:
+    """Start a new run with another one's input, or an edited one, on its version or any other."""
+    members = call.members
+    started = await call.service.replay_run(
+        call.params["run"],
+        version=members.get("version"),
+        input=members.get("input"),
+        with_input="input" in members,
+    )
+    return json_response(started_shape(started), 202, f"/v1/runs/{started.id}")
+
+
+async def send_signal(call: Call) -> Response:
+    """Send a signal. A step that waits for it goes on; else it is kept until one does."""
+    name = call.params["signal"]
+    if not SIGNAL_NAME.fullmatch(name):
+        message = f"a signal's name is {SIGNAL_NAME.pattern}"
+        raise InvalidRequest(f"{quoted(name)} names no signal: {message}", problems=[Problem("signal", message)])
+    row = await call.service.send_signal(call.params["run"], name, call.members.get("data"))
+    return json_response(run_shape(row), 202)
 
 
 # ---- one run

@@ -7,12 +7,13 @@ so every digit stays and nothing is decoded only to be encoded again.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import orjson
 
 from taskforge.core.clock import to_rfc3339
+from taskforge.core.jsontext import loads
 from taskforge.core.model import Plan, Step
 from taskforge.core.snapshot import StepRecord
 from taskforge.core.states import RUN_TERMINAL, AttemptState, RunState, StepState
@@ -26,6 +27,9 @@ from taskforge.store.protocol import (
     VersionRow,
     WorkflowRow,
 )
+
+EVERYTHING = "*"
+"""Among the names of what is held back, it stands for all workflows."""
 
 PENDING = "PENDING"
 """What the API calls a step whose turn has not come; it has no row."""
@@ -64,7 +68,17 @@ def run_shape(row: RunRow) -> dict[str, Any]:
         "started_at": _time(record.started_at),
         "finished_at": _time(record.finished_at),
         "generation": record.generation,
+        "replay_of": row.lineage,
+        "parent": _parent(row.parent),
     }
+
+
+def _parent(text: str | None) -> dict[str, Any] | None:
+    """Which step of which run has started this one."""
+    if text is None:
+        return None
+    parent = loads(text)
+    return {"run": parent["run"], "step": parent["path"]}
 
 
 def steps_shape(steps: Sequence[StepRecord], attempts: Iterable[AttemptRow]) -> list[dict[str, Any]]:
@@ -76,11 +90,15 @@ def steps_shape(steps: Sequence[StepRecord], attempts: Iterable[AttemptRow]) -> 
 
 
 def _step_shape(step: StepRecord, attempts: list[dict[str, Any]]) -> dict[str, Any]:
+    signal, child = _awaited(step)
     return {
         "path": step.path,
         "id": step.step,
         "kind": step.kind,
         "state": step.state,
+        "generation": step.generation,
+        "signal": signal,
+        "child": child,
         "output": _json(step.output),
         "error": _json(step.error),
         "available_at": _time(step.available_at),
@@ -90,9 +108,21 @@ def _step_shape(step: StepRecord, attempts: list[dict[str, Any]]) -> dict[str, A
     }
 
 
+def _awaited(step: StepRecord) -> tuple[str | None, str | None]:
+    """The signal that a step waits for, and the id of the child run that it has started."""
+    if step.data is None or (step.state != StepState.WAITING and step.kind != "workflow"):
+        return None, None
+    data = loads(step.data)
+    signal = data.get("signal") if step.state == StepState.WAITING else None
+    wait = data.get("wait")
+    child = wait.get("run") if step.kind == "workflow" and isinstance(wait, dict) else None
+    return None if signal is None or signal.startswith("!") else signal, child
+
+
 def _attempt_shape(row: AttemptRow) -> dict[str, Any]:
     return {
         "id": row.record.id,
+        "generation": row.record.generation,
         "number": row.record.number,
         "state": row.state,
         "started_at": to_rfc3339(row.record.started_at),
@@ -107,6 +137,9 @@ def _pending_shape(step: Step) -> dict[str, Any]:
         "id": step.id,
         "kind": step.kind.name,
         "state": PENDING,
+        "generation": 1,
+        "signal": None,
+        "child": None,
         "output": None,
         "error": None,
         "available_at": None,
@@ -143,11 +176,13 @@ def _path(step: dict[str, Any]) -> str:
 # ---- workflows
 
 
-def workflow_shape(row: WorkflowRow) -> dict[str, Any]:
+def workflow_shape(row: WorkflowRow, held: Collection[str]) -> dict[str, Any]:
+    """`held` are the workflows that are held back."""
     return {
         "name": row.name,
         "version": row.version,
         "enabled": row.enabled,
+        "held": row.name in held,
         "description": row.description,
         "created_at": to_rfc3339(row.created_at),
         "updated_at": to_rfc3339(row.updated_at),
@@ -163,6 +198,11 @@ def version_shape(row: VersionRow) -> dict[str, Any]:
         "source": row.source,
         "created_at": to_rfc3339(row.created_at),
     }
+
+
+def hold_shape(held: Collection[str]) -> dict[str, Any]:
+    """What is held back: everything, and which workflows by themselves."""
+    return {"held": EVERYTHING in held, "workflows": sorted(name for name in held if name != EVERYTHING)}
 
 
 # ---- the rest
@@ -195,8 +235,8 @@ def token_shape(row: TokenRow) -> dict[str, Any]:
     }
 
 
-def stats_shape(stats: Stats) -> dict[str, Any]:
-    """Every state has its number, also where it is 0."""
+def stats_shape(stats: Stats, held: Collection[str]) -> dict[str, Any]:
+    """Every state has its number, also where it is 0. `held` are the workflows that are held back, or `*`."""
     return {
         "runs": {str(state): stats.runs.get(state, 0) for state in RunState},
         "steps": {str(state): stats.steps.get(state, 0) for state in StepState},
@@ -204,6 +244,8 @@ def stats_shape(stats: Stats) -> dict[str, Any]:
         "oldest_ready_s": None if stats.oldest_ready_ms is None else stats.oldest_ready_ms / 1000,
         "dead_letters": stats.dead_letters,
         "schedules_overdue": 0,
+        "held": EVERYTHING in held,
+        "held_workflows": sum(name != EVERYTHING for name in held),
         "db_bytes": stats.db_bytes,
         "wal_bytes": stats.wal_bytes,
     }

@@ -50,18 +50,26 @@ async def list_workflows(call: Call) -> Response:
     async def fetch(cursor: Any, limit: int) -> list[Any]:
         return await call.service.list_workflows(cursor, limit)
 
-    return await page(call, WORKFLOWS, fetch, lambda row: row.name, workflow_shape)
+    held = await call.service.list_holds()
+    return await page(call, WORKFLOWS, fetch, lambda row: row.name, lambda row: workflow_shape(row, held))
 
 
 async def get_workflow(call: Call) -> Response:
     """A workflow with the text of its newest version."""
     row, version = await call.service.get_workflow(call.params["name"])
-    return json_response(workflow_shape(row) | {"media": version.media, "source": version.source})
+    held = await call.service.list_holds()
+    return json_response(workflow_shape(row, held) | {"media": version.media, "source": version.source})
 
 
-async def set_enabled(call: Call) -> Response:
-    """Enable or disable a workflow. Runs in flight go on."""
-    return json_response(workflow_shape(await call.service.set_enabled(call.params["name"], call.members["enabled"])))
+async def change_workflow(call: Call) -> Response:
+    """Enable or disable a workflow (runs in flight go on), or hold it back (they pause, and new ones wait)."""
+    name, members = call.params["name"], call.members
+    if "held" in members:
+        await call.service.set_hold(name, members["held"])
+    if "enabled" in members:
+        await call.service.set_enabled(name, members["enabled"])
+    row, _ = await call.service.get_workflow(name)
+    return json_response(workflow_shape(row, await call.service.list_holds()))
 
 
 async def delete_workflow(call: Call) -> Response:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from taskforge.config.values import Rule, Value, check_host, check_range, check_token
+from taskforge.config.values import Rule, Value, check_host, check_range, check_token, check_url
 
 _T = TypeVar("_T", bound=Value)
 _MIB = 1024 * 1024
@@ -35,6 +35,9 @@ class ServerSettings:
     port: int = _setting(7788, "Port to listen on; 0 takes a free one.", low=0, high=65_535)
     allowed_hosts: tuple[str, ...] = _setting(
         (), "Further names that a Host header may have.", check=check_host, entries="host names"
+    )
+    public_url: str = _setting(
+        "", "Where others reach this server, for links that it gives out; else its own address.", check=check_url
     )
     body_limit: int = _setting(16 * _MIB, "Largest request body, in bytes.", low=1024, high=1024 * _MIB)
     tls_cert: str = _setting("", "Certificate chain (PEM file) for HTTPS; a path, seen from the home directory.")

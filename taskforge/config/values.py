@@ -15,6 +15,7 @@ Check = Callable[[str], str | None]
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
 _HOST_NAME = re.compile(r"(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})|\[?[0-9A-Fa-f:.]+\]?")
+_URL = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(:[0-9]{1,5})?(/[A-Za-z0-9._~/%-]*)?")
 _SHOWN = 60
 
 
@@ -132,6 +133,12 @@ def check_token(text: str) -> str | None:
     if re.fullmatch(r"[!-~]{8,200}", text) or not text:
         return None
     return "it must be 8 to 200 printable ASCII characters without spaces"
+
+
+def check_url(text: str) -> str | None:
+    if not text or _URL.fullmatch(text):
+        return None
+    return "it must be a URL such as https://flows.example.com, without user, query and fragment"
 
 
 def json_schema(rule: Rule) -> dict[str, Any]:

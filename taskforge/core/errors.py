@@ -75,6 +75,18 @@ class WorkflowDisabled(Conflict):
     code, title = "WORKFLOW_DISABLED", "The workflow is disabled"
 
 
+class StateConflict(Conflict):
+    """A value of a workflow's state was not the expected one."""
+
+    code, title = "STATE_CONFLICT", "The state has another value"
+
+
+class ResumeLinkUsed(TaskForgeError):
+    """The one-time link has been used, or the step that it resumes has ended."""
+
+    code, status, title = "RESUME_LINK_USED", 410, "The link is used up"
+
+
 class NameMismatch(TaskForgeError):
     code, status, title = "NAME_MISMATCH", 422, "The document has another name"
 

@@ -21,7 +21,7 @@ ROOTS = ("input", "vars", "secrets", "trigger", "run", "steps", "now", "state")
 BEFORE = tuple(root for root in ROOTS if root != "steps")
 """What is there before the first step has run."""
 
-RUN_FIELDS = ("id", "number", "workflow", "version", "started_at")
+RUN_FIELDS = ("id", "number", "workflow", "version", "started_at", "resume_url", "resume_urls")
 TRIGGER_FIELDS = ("type", "body", "raw_body", "headers", "query", "method", "scheduled_at")
 
 _ELSEWHERE = {

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from taskforge.core import events as ev
 from taskforge.core.decide import Context, decide
 from taskforge.core.errors import (
+    Conflict,
     LeaseLost,
     NothingToRetry,
     RunEnded,
@@ -26,7 +27,9 @@ from taskforge.core.errors import (
 from taskforge.core.model import Prepared
 from taskforge.core.snapshot import Changes, RunSnapshot
 from taskforge.core.states import RunState
+from taskforge.engine.resuming import check_resumable
 from taskforge.observe.logs import get_logger
+from taskforge.security.resume_links import ResumeTarget
 
 if TYPE_CHECKING:
     from taskforge.engine.drivers import Drivers
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 log = get_logger("driver")
 
 _ENDS = (ev.AttemptSucceeded, ev.AttemptSuspended, ev.AttemptFailed, ev.AttemptReleased)
+_MOST_SIGNALS = 1000
 _PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Pauses between tries to store an outcome while the store cannot take it (a full disk); the last one repeats."""
 
@@ -206,10 +210,19 @@ class Driver:
             if run.ended:
                 raise RunEnded(f"the run has ended ({run.state}); only a run in progress is cancelled", detail=detail)
         elif isinstance(event, ev.SignalSent):
-            if run.ended and event.told_child is None:
-                raise RunEnded(f"the run has ended ({run.state}); it takes no signals any more", detail=detail)
+            self._check_signal(event, detail)
         else:
             self._check_retry(event, detail)
+
+    def _check_signal(self, event: ev.SignalSent, detail: dict[str, str]) -> None:
+        run = self.run
+        if event.resumes is not None:
+            check_resumable(run, ResumeTarget(run.id, *event.resumes))
+        elif event.told_child is None and run.ended:
+            raise RunEnded(f"the run has ended ({run.state}); it takes no signals any more", detail=detail)
+        if event.told_child is None and len(run.signals) >= _MOST_SIGNALS:
+            message = f"the run keeps {_MOST_SIGNALS} signals that no step has taken; it takes no more"
+            raise Conflict(message, detail=detail)
 
     def _check_retry(self, event: ev.RetryAsked, detail: dict[str, str]) -> None:
         run = self.run

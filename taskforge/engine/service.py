@@ -16,21 +16,28 @@ from taskforge.core.errors import (
     NameMismatch,
     NotFound,
     ShuttingDown,
+    StateConflict,
+    TooLarge,
     Unavailable,
 )
 from taskforge.core.inputs import check_input
 from taskforge.core.jsontext import dumps, loads
+from taskforge.core.kind import resume_signal
 from taskforge.core.model import JSON, Plan
-from taskforge.core.problem import Problem
+from taskforge.core.problem import Problem, suggest
+from taskforge.core.reasons import Reason
 from taskforge.core.snapshot import Changes, RunSnapshot
 from taskforge.core.states import RUN_TERMINAL
 from taskforge.engine.children import Children
 from taskforge.engine.driver import Asked
 from taskforge.engine.drivers import Drivers
 from taskforge.engine.plans import Plans
+from taskforge.engine.resuming import Resumable, awaited_signal, check_resumable, step_of
 from taskforge.engine.starting import StartRequest, Starts
 from taskforge.engine.timers import Timers
 from taskforge.engine.watching import Watchers
+from taskforge.engine.why import Surroundings, missing_reason, present_reasons
+from taskforge.security.resume_links import ResumeLinks, ResumeTarget
 from taskforge.steps.wait import signal_schema
 from taskforge.store.protocol import (
     DeadLetterRow,
@@ -76,6 +83,7 @@ class Service:
         *,
         starts: Starts,
         children: Children,
+        links: ResumeLinks,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -85,6 +93,7 @@ class Service:
         self._timers = timers
         self._starts = starts
         self._children = children
+        self._links = links
         self._watchers = Watchers()
         self.stopping = False
         drivers.on_change = self._on_change
@@ -228,10 +237,46 @@ class Service:
         row = await self._store.get_run(ref)
         plan = await self._plans.get(row.workflow, row.version)
         schema = signal_schema(plan, name)
+        self._check_signal(schema, data, f"signal {name!r}")
+        return await self._ask(row.id, ev.SignalSent(self._clock.new_id("sig"), name, data))
+
+    async def get_resumable(self, token: str) -> Resumable:
+        """Return what a one-time link resumes. Raises NotFound for what is no link of ours, ResumeLinkUsed."""
+        target = self._links.read(token)
+        if target is None:
+            raise NotFound("this link is not valid; it may have been cut off or changed on its way")
+        row = await self._store.get_run(target.run)
+        run = await self._drivers.load(row.key)
+        check_resumable(run, target)
+        return Resumable(f"{row.workflow}#{row.number}", target.path, self._schema_of(run.plan, target))
+
+    async def use_resume_link(self, token: str, data: JSON) -> RunRow:
+        """Resume the step of a one-time link. Raises NotFound, ResumeLinkUsed, InvalidInput, TooLarge."""
+        target = self._links.read(token)
+        if target is None:
+            raise NotFound("this link is not valid; it may have been cut off or changed on its way")
+        row = await self._store.get_run(target.run)
+        plan = await self._plans.get(row.workflow, row.version)
+        self._check_signal(self._schema_of(plan, target), data, f"step {target.path!r}")
+        name = resume_signal(target.path, target.generation)
+        resumes = (target.path, target.generation)
+        return await self._ask(row.id, ev.SignalSent(self._clock.new_id("sig"), name, data, resumes=resumes))
+
+    @staticmethod
+    def _schema_of(plan: Plan, target: ResumeTarget) -> JSON:
+        step = step_of(plan, target.path)
+        awaited = None if step is None else awaited_signal(step)
+        if awaited is None:
+            raise NotFound(f"the workflow has no step {target.path!r} that waits for a signal")
+        return awaited.schema
+
+    def _check_signal(self, schema: JSON, data: JSON, receiver: str) -> None:
+        size = len(dumps(data).encode())
+        if size > self._starts.input_limit:
+            raise TooLarge(f"the data has {size} bytes; the limit is {self._starts.input_limit}")
         problems = [] if schema is None else check_input(schema, data)
         if problems:
-            raise InvalidInput(f"the data does not fit the schema of signal {name!r}", problems=problems)
-        return await self._ask(row.id, ev.SignalSent(self._clock.new_id("sig"), name, data))
+            raise InvalidInput(f"the data does not fit the schema of {receiver}", problems=problems)
 
     async def _ask(self, ref: str, event: Asked) -> RunRow:
         row = await self._store.get_run(ref)
@@ -247,6 +292,54 @@ class Service:
 
     async def list_holds(self) -> list[str]:
         return await self._store.list_holds()
+
+    @property
+    def held(self) -> frozenset[str]:
+        """What this process holds back, as it stands in memory; `*` is everything."""
+        return self._drivers.executor.held
+
+    # ---- a workflow's state
+
+    async def get_state(self, workflow: str) -> dict[str, str]:
+        """The workflow's state: key → JSON text. Raises NotFound."""
+        await self._store.get_workflow(workflow)
+        return await self._store.get_state(workflow)
+
+    async def set_state(self, workflow: str, key: str, value: JSON, expected: JSON, *, compare: bool) -> str | None:
+        """Store a value (None removes it), with `compare` only where it is `expected` now; return its JSON text.
+
+        Raises NotFound, StateConflict, TooLarge.
+        """
+        writer = self._clock.new_id("write")
+        state = self._drivers.executor.state
+        if not await state.set(workflow, key, value, writer, expected, compare=compare):
+            raise StateConflict(f"the value of {key!r} is not the one that was expected; read it and try again")
+        return None if value is None else dumps(value)
+
+    # ---- why, and the journal
+
+    async def explain_run(self, ref: str, step: str | None) -> tuple[RunRow, list[Reason]]:
+        """Return the run and what holds it, or one of its steps, now. Raises NotFound, also for an unknown step."""
+        row = await self._store.get_run(ref)
+        driver = self._drivers.find(row.key)
+        run = driver.run if driver is not None else await self._drivers.load(row.key)
+        holder = None
+        if run.place is not None and not run.placed:
+            oldest = await self._store.find_oldest_placed(run.place)
+            if oldest is not None:
+                other = (await self._store.load_run(oldest)).run
+                holder = f"{other.workflow}#{other.number}"
+        around = Surroundings(self._clock.now(), self._drivers.executor, holder)
+        found = list(present_reasons(run, around))
+        if step is None:
+            return row, found
+        found = [reason for reason in found if reason.step in (None, step)]
+        if step not in run.steps:
+            if step_of(run.plan, step) is None:
+                near = suggest(step, (*run.steps, *run.plan.index))
+                raise NotFound(f"the run has no step {step!r}" + (f"; {near}" if near else ""))
+            found.append(missing_reason(run, step))
+        return row, found
 
     async def list_journal(self, ref: str | None, after: int, limit: int) -> list[JournalRow]:
         key = None if ref is None else (await self._store.get_run(ref)).key

@@ -46,7 +46,7 @@ class Starts:
         self._clock = clock
         self._drivers = drivers
         self._plans = plans
-        self._input_limit = input_limit
+        self.input_limit = input_limit
         self._workflows: dict[str, WorkflowRow] = {}
         self.stopping = False
 
@@ -153,8 +153,8 @@ class Starts:
         return new, self._drivers.create(run)
 
     def _check_size(self, text: str) -> None:
-        if len(text) > self._input_limit:
-            raise TooLarge(f"the input has {len(text)} bytes; the limit is {self._input_limit}")
+        if len(text) > self.input_limit:
+            raise TooLarge(f"the input has {len(text)} bytes; the limit is {self.input_limit}")
 
     def _stored(self, driver: Driver, changes: Changes, started: StartedRun) -> None:
         if not started.created:
