@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -161,9 +161,8 @@ def _read_document(reading: Reading, value: JSON) -> Plan | None:
     inputs = _read_inputs(reading, value)
     scope = Scope(findings)
     visible = _check_names(reading, scope, parts, retry.get("when")) if reading.strict else set()
-    used = names_of(reading.uses)
     triggers = read_triggers(reading, value.get("triggers"), inputs, scope, visible)
-    return _make_plan(reading, value, parts, inputs, triggers, used)
+    return _make_plan(reading, value, parts, inputs, triggers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +198,9 @@ def _make_plan(
     parts: _Parts,
     inputs: JSON,
     triggers: dict[str, JSON],
-    used: Mapping[str, set[str | None]],
 ) -> Plan:
     name = _read_name(reading, value)
+    used = names_of(reading.uses)
     evaluations = {}
     if parts.output is not None:
         evaluations["output"] = Evaluation(None, parts.output.template)

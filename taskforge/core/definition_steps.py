@@ -278,9 +278,12 @@ class StepReader:
     ) -> tuple[Block, ...]:
         blocks: list[Block] = []
         for source in kind.blocks(config):
+            place, value = (*node.pointer, kind.name, *source.pointer), _value_at(config, source.pointer)
+            if value == [] and (source.loop or source.together):
+                self._reading.findings.error(place, "must have at least one step")
             inner = self.read_list(
-                (*node.pointer, kind.name, *source.pointer),
-                _value_at(config, source.pointer),
+                place,
+                value,
                 depth + 1,
                 (*loops, node.id or "") if source.loop else loops,
                 zone,

@@ -82,8 +82,8 @@ def test_a_mistake_in_the_settings_of_an_added_kind_has_its_place(tmp_path: Path
     done = run_cli("validate", str(file), environ=environ)
     assert done.returncode == 2
     assert done.stderr.splitlines()[:4] == [
-        f'{file}:4:18: "text" is missing',
-        f'{file}:4:19: unknown key "txt"; did you mean "text"?',
+        f'{file}:4:19: "text" is missing',
+        f'{file}:4:20: unknown key "txt"; did you mean "text"?',
         f"{file}:5:46: must be a single line",
         f"{file}:6:33: must be at most 24",
     ]

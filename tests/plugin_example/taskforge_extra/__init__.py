@@ -7,15 +7,16 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from taskforge.core.config_errors import ConfigProblem, config_problems
+from taskforge.core.config_errors import ConfigProblem
 from taskforge.core.errors import Failure
 from taskforge.core.kind import ActionFailed, ActionKind, AttemptContext, ControlKind, Outcome, PureKind
 from taskforge.core.model import JSON, AttemptFailure
 from taskforge.core.progress import Progress
 from taskforge.core.snapshot import StepRun
-from taskforge.core.templated import StepConfig, Templated, resolve
+from taskforge.core.templated import StepConfig, Templated
+from taskforge.steps.resolving import InvalidConfig, resolve_config
 
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
@@ -37,9 +38,9 @@ class SlugKind(PureKind):
 
     def finish(self, value: JSON) -> Outcome:
         try:
-            config = resolve(SlugConfig, value)
-        except ValidationError as error:
-            return Outcome(failure=_refused("slug", error, value, SlugConfig))
+            config = resolve_config("slug", SlugConfig, value)
+        except InvalidConfig as error:
+            return Outcome(failure=error.failure)
         words = re.findall(r"[a-z0-9]+", config.text.lower())
         return Outcome(output="-".join(words)[: config.longest].strip("-"))
 
@@ -67,10 +68,9 @@ class AppendLineKind(ActionKind):
 
     async def run(self, value: JSON, context: AttemptContext) -> JSON:
         try:
-            config = resolve(AppendLineConfig, value)
-        except ValidationError as error:
-            failure = _refused("append_line", error, value, AppendLineConfig)
-            raise ActionFailed(AttemptFailure(failure, sent=False)) from None
+            config = resolve_config("append_line", AppendLineConfig, value)
+        except InvalidConfig as error:
+            raise ActionFailed(AttemptFailure(error.failure, sent=False)) from None
         try:
             # Files block; the event loop must not.
             count = await asyncio.to_thread(_append, Path(config.file), config.line, context.idempotency_key)
@@ -106,9 +106,9 @@ class OfficeHoursKind(ControlKind):
 
     def begin(self, decision: Progress, at: StepRun, value: JSON) -> None:
         try:
-            config = resolve(OfficeHoursConfig, value)
-        except ValidationError as error:
-            decision.fail(at, _refused("office_hours", error, value, OfficeHoursConfig))
+            config = resolve_config("office_hours", OfficeHoursConfig, value)
+        except InvalidConfig as error:
+            decision.fail(at, error.failure)
             return
         until = _next_open_hour(decision.now, config.opens, config.closes)
         if until <= decision.now:
@@ -131,10 +131,3 @@ def _next_open_hour(now: int, opens: int, closes: int) -> int:
         return now
     today = midnight + opens * _HOUR_MS
     return today if now < today else today + _DAY_MS
-
-
-def _refused(kind: str, error: ValidationError, value: JSON, model: type[StepConfig]) -> Failure:
-    """What an evaluated config that does not fit becomes: expressions can give anything."""
-    first = config_problems(error, value, model)[0]
-    path = ".".join(map(str, (kind, *first.pointer)))
-    return Failure("INVALID_CONFIG", f"{path}: {first.message}", detail={"path": path})
