@@ -143,13 +143,17 @@ class Progress(Attempts, ABC):
                 other.parent.open = False
                 self._end(other, StepState.CANCELLED, code="PARENT_ENDED")
 
-    def succeed(self, at: StepRun, output: JSON) -> None:
-        """End a step with its output. An output above the limit fails it instead."""
+    def succeed(self, at: StepRun, output: JSON, *, droppable: bool = False) -> None:
+        """End a step with its output. An output above the limit fails it instead or, where it is `droppable`, becomes
+        null."""
         if at.path not in self._texts:
             too_large = self._encode(at, output)
-            if too_large is not None:
+            if too_large is not None and not droppable:
                 self.fail(at, too_large)
                 return
+            if too_large is not None:
+                output = None
+                self.changes.journal.append({"step": at.path, "code": "OUTPUT_DROPPED", "message": too_large.message})
         at.output, at.error = output, None
         self._end(at, StepState.SUCCEEDED)
         self._leave(at, None)

@@ -7,17 +7,35 @@ from importlib.metadata import entry_points
 from taskforge.core.errors import StartupError
 from taskforge.core.kind import Kind
 from taskforge.steps.fail import FailKind
+from taskforge.steps.foreach import ForeachKind
 from taskforge.steps.http import HttpKind
+from taskforge.steps.parallel import ParallelKind
+from taskforge.steps.repeat import RepeatKind
+from taskforge.steps.set_state import SetStateKind
 from taskforge.steps.succeed import SucceedKind
 from taskforge.steps.switch import SwitchKind
 from taskforge.steps.transform import TransformKind
+from taskforge.steps.wait import WaitKind
+from taskforge.steps.workflow import WorkflowKind
 
 GROUP = "taskforge.steps"
 
 
 def built_in_kinds() -> dict[str, Kind]:
     """Return the kinds of this package by name, in the order in which messages list them."""
-    kinds: list[Kind] = [HttpKind(), TransformKind(), SwitchKind(), FailKind(), SucceedKind()]
+    kinds: list[Kind] = [
+        HttpKind(),
+        TransformKind(),
+        SwitchKind(),
+        ForeachKind(),
+        ParallelKind(),
+        RepeatKind(),
+        WaitKind(),
+        WorkflowKind(),
+        SetStateKind(),
+        FailKind(),
+        SucceedKind(),
+    ]
     return {kind.name: kind for kind in kinds}
 
 
