@@ -75,7 +75,8 @@ class _Memory:
 
 
 class ForeachKind(ControlKind):
-    """The output is the list, in item order, of each item's last output: null where that was skipped or the item failed.
+    """The output is the list, in item order, of each item's last output: null where that was skipped or the item
+    failed.
 
     - `items` must give a list (else INVALID_CONFIG) of at most as many items as the limit (10,000 unless configured,
       else TOO_MANY_ITEMS); it is evaluated once and kept with the step. An empty list gives `[]`.

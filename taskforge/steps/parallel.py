@@ -60,7 +60,8 @@ class _Memory:
 
 
 class ParallelKind(ControlKind):
-    """The output is an object: each step's output by its id, in the order of the document; null where it did not succeed.
+    """The output is an object: each step's output by its id, in the order of the document; null where it did not
+    succeed.
 
     - A step begins when all that it `needs` have ended. A SKIPPED need counts as met, and so does a failure that
       `continue_on_error` or `catch` takes. After a failure that nothing takes the step is SKIPPED (NEED_FAILED), and

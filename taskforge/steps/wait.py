@@ -16,7 +16,7 @@ from taskforge.core.config_errors import ConfigProblem
 from taskforge.core.durations import format_duration
 from taskforge.core.errors import Failure
 from taskforge.core.input_schema import check_schema
-from taskforge.core.kind import BlockSource, ControlKind
+from taskforge.core.kind import BlockSource, ControlKind, resume_signal
 from taskforge.core.model import JSON, Plan, Step
 from taskforge.core.progress import Progress
 from taskforge.core.snapshot import Frame, StepRun
@@ -130,7 +130,8 @@ class WaitKind(ControlKind):
             return
         if given.signal is not None:
             decision.remember(at, {"signal": given.signal})
-            sent = decision.find_sent(at)
+            link = resume_signal(at.path, at.generation)
+            sent = decision.find_signal(given.signal) or decision.find_signal(link)
             if sent is not None:
                 decision.take_signal(at, sent)
             else:
