@@ -98,7 +98,7 @@ class StepReader:
     def _check_reached(self, nodes: list[Node]) -> None:
         for node, after in pairwise(nodes):
             if node.ends_list and self._reading.strict:
-                message = f"step {quoted(node.id or '')} always ends what is before this; nothing from here on runs"
+                message = f"step {quoted(node.id or '')} always ends this list; nothing from here on runs"
                 self._reading.findings.warn(after.pointer, message, hint="give it an `if`, or remove these steps")
                 return
 
