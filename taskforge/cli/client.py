@@ -50,6 +50,9 @@ class Client:
     def patch(self, *path: str, body: Any) -> Any:
         return self._call("PATCH", path, content=dump_bytes(body), media="json")
 
+    def put(self, *path: str, body: Any) -> Any:
+        return self._call("PUT", path, content=dump_bytes(body), media="json")
+
     def delete(self, *path: str) -> Any:
         return self._call("DELETE", path)
 

@@ -23,11 +23,15 @@ SECTIONS = {
     "Workflows": {
         "validate": Place("taskforge.cli.documents", "validate", "Check workflow files; needs no server."),
         "apply": Place("taskforge.cli.documents", "apply", "Make the server have these workflows."),
-        "workflow": Place("taskforge.cli.workflows", "workflow", "List, show, enable, disable and delete workflows."),
+        "workflow": Place(
+            "taskforge.cli.workflows", "workflow", "List, show, enable, disable, hold and delete workflows."
+        ),
+        "state": Place("taskforge.cli.workflow_state", "state", "A workflow's state: values that outlive its runs."),
     },
     "Runs": {
         "run": Place("taskforge.cli.run", "run", "Start a run."),
-        "runs": Place("taskforge.cli.runs", "runs", "List, show, cancel and retry runs."),
+        "runs": Place("taskforge.cli.runs", "runs", "List, show, cancel, retry, replay and signal runs."),
+        "why": Place("taskforge.cli.why", "why", "Explain a run: why it waits, was skipped or retried."),
         "dead": Place("taskforge.cli.dead", "dead", "Dead letters: steps that have used up their attempts."),
     },
     "More": {

@@ -85,7 +85,7 @@ def run(session: Session, /, workflow: str, inputs: Sequence[str], wait: str | N
     )  # fmt: skip
     name = f"{workflow}#{started['number']}"
     if wait is None and not follow:
-        _say_started(session, name, started)
+        say_started(session, name, started)
         return Exit.DONE
     return watch(session, str(started["id"]), name, limit, follow=follow)
 
@@ -161,7 +161,8 @@ def _tell(session: Session, found: dict[str, Any], seen: set[str]) -> None:
             tell(when, f" {moment.path or 'run':<16} ", state(moment.state), f"  {moment.words}")
 
 
-def _say_started(session: Session, name: str, started: dict[str, Any]) -> None:
+def say_started(session: Session, name: str, started: dict[str, Any]) -> None:
+    """Tell of a run that was started."""
     screen = session.screen
     if session.machine:
         screen.document(started)

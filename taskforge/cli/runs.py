@@ -1,4 +1,4 @@
-"""`runs list/show/logs/cancel/retry`."""
+"""`runs list/show/logs/cancel/retry/replay/signal`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from taskforge.cli.failure import CommandError, Exit
 from taskforge.cli.render import Cell, Paint, state
 from taskforge.cli.timeline import failure, span
 
+_MOST_STEPS = 20_000
+_MOST_CHILDREN = 50
 _STATES = ("QUEUED", "RUNNING", "WAITING", "SUCCEEDED", "FAILED", "CANCELLED")
 
 
 @click.group("runs", cls=Group, default="list")
 def runs() -> None:
-    """List, show, cancel and retry runs.
+    """List, show, cancel, retry, replay and signal runs.
 
     A run is named by its workflow and number, uptime#42, or by its id.
     """
@@ -66,14 +68,27 @@ def list_runs(session: Session, /, states: tuple[str, ...], everything: bool, **
 
 
 @runs.command(
-    "show", examples=[Example("taskforge runs show uptime#42"), Example("taskforge runs show uptime#42 -o json")]
+    "show", examples=[Example("taskforge runs show uptime#42"), Example("taskforge runs show uptime#42 --all")]
 )
 @click.argument("run", metavar="RUN")
-@click.option("--steps", type=click.Choice(["none", "failed", "all"]), help="Which steps; else the first 500.")
+@click.option("--steps", type=click.Choice(["none", "failed", "all"]), help="Which steps; as data, else the first 500.")
+@click.option("--all", "everything", is_flag=True, help="Every item of a foreach, not only what failed or goes on.")
 @pass_session
-def show(session: Session, run: str, steps: str | None) -> None:
-    """Show a run: its steps as a tree, with states, durations, attempts and errors."""
-    show_run(session, session.client.get("runs", run, steps=steps))
+def show(session: Session, run: str, steps: str | None, everything: bool) -> None:
+    """Show a run: its steps as a tree, with states, durations, attempts and errors.
+
+    Of a foreach or repeat with many items, those that failed or go on are shown, and the others counted.
+    """
+    client = session.client
+    found = client.get("runs", run, steps="all" if everything else steps)
+    if found.get("steps_cursor") and not session.machine:
+        # The tree needs every step; of very many, those that matter.
+        few = (found.get("steps_total") or 0) <= _MOST_STEPS
+        rest = client.get("runs", run, steps="all" if few else "failed")
+        known = {step["path"] for step in found["steps"]}
+        found["steps"] += [step for step in rest["steps"] if step["path"] not in known]
+        found["steps_cursor"] = None if few else found["steps_cursor"]
+    show_run(session, found, everything=everything)
 
 
 @runs.command("logs", examples=[Example("taskforge runs logs uptime#42")])
@@ -105,16 +120,79 @@ def cancel(session: Session, references: tuple[str, ...], reason: str | None) ->
     _each(session, references, "cancel", {"reason": reason} if reason else {})
 
 
-@runs.command("retry", examples=[Example("taskforge runs retry uptime#42")])
+@runs.command(
+    "retry",
+    examples=[
+        Example("taskforge runs retry uptime#42"),
+        Example("taskforge runs retry uptime#42 --from-step 'each[3].post'"),
+    ],
+)
 @click.argument("references", metavar="RUN...", nargs=-1, required=True)
+@click.option("--from-step", metavar="PATH", help="Run this step, and all that came after it, again.")
 @pass_session
-def retry(session: Session, references: tuple[str, ...]) -> None:
+def retry(session: Session, references: tuple[str, ...], from_step: str | None) -> None:
     """Take up failed runs at the failed step; what had succeeded is kept."""
-    _each(session, references, "retry", {})
+    _each(session, references, "retry", {"from_step": from_step} if from_step else {})
 
 
-def show_run(session: Session, run: dict[str, Any]) -> None:
-    """Print one run in the form that was asked for."""
+@runs.command(
+    "replay",
+    examples=[
+        Example("taskforge runs replay uptime#42"),
+        Example("taskforge runs replay uptime#42 --version 3 --input site=example.com"),
+    ],
+)
+@click.argument("reference", metavar="RUN")
+@click.option("--version", "number", type=click.IntRange(1), metavar="N", help="The version to run; else the run's.")
+@click.option("--input", "inputs", multiple=True, metavar="JSON|@FILE|KEY=VALUE",
+              help="Another input; KEY=VALUE changes single keys of the run's.")  # fmt: skip
+@pass_session
+def replay(session: Session, reference: str, number: int | None, inputs: tuple[str, ...]) -> None:
+    """Start a new run with the input of an earlier one."""
+    from taskforge.cli.run import say_started
+    from taskforge.cli.run_input import is_pair, read_input
+
+    client = session.client
+    body: dict[str, Any] = {} if number is None else {"version": number}
+    old = client.get("runs", reference, steps="none")
+    if inputs:
+        given = read_input(inputs)
+        merges = isinstance(old["input"], dict) and all(map(is_pair, inputs))
+        body["input"] = old["input"] | given if merges else given
+    started = client.post("runs", reference, "replay", body=body)
+    say_started(session, f"{old['workflow']}#{started['number']}", started)
+
+
+@runs.command(
+    "signal",
+    examples=[
+        Example("taskforge runs signal deploy#7 approved"),
+        Example("taskforge runs signal deploy#7 approved --data by=anna --data ok=true"),
+    ],
+)
+@click.argument("reference", metavar="RUN")
+@click.argument("name")
+@click.option("--data", "parts", multiple=True, metavar="JSON|@FILE|KEY=VALUE",
+              help="What the waiting step gets; may be repeated, later keys win. @- reads standard input.")  # fmt: skip
+@pass_session
+def signal(session: Session, reference: str, name: str, parts: tuple[str, ...]) -> None:
+    """Send a signal to a run: a step that waits for it goes on, else it is kept."""
+    from taskforge.cli.run_input import read_input
+
+    data = read_input(parts, "--data")
+    answer = session.client.post("runs", reference, "signals", name, body={} if data is None else {"data": data})
+    screen = session.screen
+    if session.machine:
+        screen.document(answer)
+    elif screen.quiet:
+        screen.line(_name(answer, reference))
+    else:
+        told: list[Cell] = [Paint(_name(answer, reference), "bold"), "  ", state(answer["state"])]
+        screen.line(Paint("✔", "green"), " ", *told)
+
+
+def show_run(session: Session, run: dict[str, Any], *, everything: bool = False) -> None:
+    """Print one run in the form that was asked for; without `everything`, loops of many items are folded."""
     from taskforge.cli.tree import draw_run
     from taskforge.core.clock import SystemClock
 
@@ -123,7 +201,22 @@ def show_run(session: Session, run: dict[str, Any]) -> None:
     elif session.screen.quiet:
         session.screen.line(_name(run))
     else:
-        draw_run(session.screen, run, find_document(session, run), SystemClock().wall())
+        names = find_relatives(session, run)
+        draw_run(session.screen, run, find_document(session, run), SystemClock().wall(), names, fold=not everything)
+
+
+def find_relatives(session: Session, run: dict[str, Any]) -> dict[str, str]:
+    """What runs that this one names are called, and the states of child runs: id → `name#number STATE`."""
+    ids = [run.get("replay_of"), (run.get("parent") or {}).get("run")]
+    children = [step["child"] for step in run.get("steps") or [] if step.get("child")]
+    found: dict[str, str] = {}
+    for id in [*filter(None, ids), *children[:_MOST_CHILDREN]]:
+        try:
+            other = session.client.get("runs", id, steps="none")
+        except CommandError:
+            continue
+        found[id] = f"{_name(other)} {other['state']}" if id in children else _name(other)
+    return found
 
 
 def find_document(session: Session, run: dict[str, Any]) -> Any:

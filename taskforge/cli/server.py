@@ -123,7 +123,12 @@ def _figures(stats: dict[str, Any]) -> list[tuple[str, str]]:
     oldest = stats.get("oldest_ready_s")
     waiting = f"{ready} ready" + (f", the oldest for {float(oldest):.1f}s" if ready and oldest is not None else "")
     size = (stats.get("db_bytes") or 0) + (stats.get("wal_bytes") or 0)
-    found = [("runs", runs), ("steps", waiting), ("dead letters", f"{stats.get('dead_letters') or 0} open")]
+    found: list[tuple[str, str]] = []
+    if stats.get("held") or stats.get("held_workflows"):
+        count = stats.get("held_workflows") or 0
+        some = f"{count} workflow{'s' if count != 1 else ''}" if count else ""
+        found.append(("held", "everything" if stats.get("held") else some))
+    found += [("runs", runs), ("steps", waiting), ("dead letters", f"{stats.get('dead_letters') or 0} open")]
     if stats.get("schedules_overdue"):
         found.append(("schedules", f"{stats['schedules_overdue']} overdue"))
     return [*found, ("database", f"{size / 1024 / 1024:.1f} MiB")]

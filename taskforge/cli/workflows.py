@@ -1,4 +1,4 @@
-"""`workflow list/show/enable/disable/delete/versions`."""
+"""`workflow list/show/enable/disable/hold/release/delete/versions`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from taskforge.cli.command import Example, Group, Session, pass_session
+from taskforge.cli.failure import CommandError, Exit
 from taskforge.cli.render import Cell, Paint
 
 
 @click.group("workflow", cls=Group, default="list")
 def workflow() -> None:
-    """List, show, enable, disable and delete workflows."""
+    """List, show, enable, disable, hold and delete workflows."""
 
 
 @workflow.command("list", examples=[Example("taskforge workflow list"), Example("taskforge workflow list -q")])
@@ -105,6 +106,28 @@ def disable(session: Session, names: tuple[str, ...]) -> None:
     _set_enabled(session, names, False)
 
 
+@workflow.command(
+    "hold", examples=[Example("taskforge workflow hold uptime"), Example("taskforge workflow hold --all")]
+)
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Everything, for maintenance of the whole.")
+@pass_session
+def hold(session: Session, names: tuple[str, ...], everything: bool) -> None:
+    """Hold workflows back: no attempt begins, what runs now ends, new runs wait."""
+    _set_held(session, names, everything, True)
+
+
+@workflow.command(
+    "release", examples=[Example("taskforge workflow release uptime"), Example("taskforge workflow release --all")]
+)
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Everything; workflows that are held by themselves stay so.")
+@pass_session
+def release(session: Session, names: tuple[str, ...], everything: bool) -> None:
+    """Let workflows that were held back go on."""
+    _set_held(session, names, everything, False)
+
+
 @workflow.command("delete", examples=[Example("taskforge workflow delete uptime")])
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @pass_session
@@ -129,12 +152,30 @@ def _set_enabled(session: Session, names: tuple[str, ...], enabled: bool) -> Non
         session.screen.document(answers[0] if len(answers) == 1 else {"items": answers})
 
 
+def _set_held(session: Session, names: tuple[str, ...], everything: bool, held: bool) -> None:
+    if bool(names) == everything:
+        raise CommandError("name workflows, or say --all", code=Exit.USAGE)
+    words = "held back" if held else "released"
+    answers = []
+    if everything:
+        answers.append(session.client.put("hold", body={"held": held}))
+    for name in names:
+        answers.append(session.client.patch("workflows", name, body={"held": held}))
+    if session.machine:
+        session.screen.document(answers[0] if len(answers) == 1 else {"items": answers})
+    elif not session.screen.quiet:
+        for name in names or ("everything",):
+            session.screen.line(Paint("✔", "green"), " ", Paint(name, "bold"), f" is {words}")
+
+
 def _row(item: dict[str, Any]) -> list[Cell]:
     return [item["name"], str(item["version"]), _enabled(item), _time(item), item.get("description") or ""]
 
 
 def _enabled(item: dict[str, Any]) -> Cell:
     enabled = item.get("enabled", True)
+    if item.get("held"):
+        return Paint("held" if enabled else "disabled, held", "yellow")
     return Paint("enabled" if enabled else "disabled", "green" if enabled else "yellow")
 
 
