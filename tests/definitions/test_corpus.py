@@ -10,7 +10,17 @@ from types import FrameType, ModuleType
 
 import pytest
 
-from taskforge.core import definition, definition_read, definition_steps, definition_triggers, scope
+from taskforge.core import (
+    definition,
+    definition_config,
+    definition_needs,
+    definition_notify,
+    definition_policies,
+    definition_read,
+    definition_steps,
+    definition_triggers,
+    scope,
+)
 from taskforge.core.definition import load_plan
 from taskforge.core.errors import InvalidDefinition
 from taskforge.core.findings import Findings
@@ -72,7 +82,17 @@ def _without_lines(found: set[tuple[str, str]]) -> set[tuple[str, str]]:
     return {(path, message.partition("; first on line")[0].partition("; again on line")[0]) for path, message in found}
 
 
-MODULES = (definition, definition_read, definition_steps, definition_triggers, scope)
+MODULES = (
+    definition,
+    definition_config,
+    definition_needs,
+    definition_notify,
+    definition_policies,
+    definition_read,
+    definition_steps,
+    definition_triggers,
+    scope,
+)
 METHODS = {"error", "warn", "unknown_key"}
 
 

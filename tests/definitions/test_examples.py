@@ -26,7 +26,8 @@ def _id(path: Path) -> str:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=_id)
 def test_an_example_is_valid_without_a_warning_and_has_the_schema_line(path: Path) -> None:
-    assert lines_of(path.read_bytes()) == []
+    # Until triggers are fired, a document that has one is told so.
+    assert [line for line in lines_of(path.read_bytes()) if "does not fire cron triggers yet" not in line] == []
     assert path.read_text().splitlines()[0] == FIRST_LINE
     found = read(path.read_bytes())
     assert found.plan.name == path.stem
