@@ -14,8 +14,10 @@ from taskforge.core.durations import MAX_DURATION_MS, parse_duration
 MAX_BATCH = 1000
 MAX_PRIORITY = 1000
 MAX_VERSION = 2**31 - 1
-SIGNAL_NAME = re.compile(r"^[a-z][a-z0-9_-]{0,62}$")
-STATE_KEY = re.compile(r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$")
+SIGNAL_NAME = re.compile(r"^[^\s!/\x00-\x1f\x7f][^\s/\x00-\x1f\x7f]{0,127}$")
+"""What a `wait` step may wait for."""
+
+STATE_KEY = re.compile(r"^[^/\x00-\x1f\x7f]{1,200}$")
 _MAX_TEXT = 1000
 
 

@@ -113,7 +113,7 @@ async def send_signal(call: Call) -> Response:
     """Send a signal. A step that waits for it goes on; else it is kept until one does."""
     name = call.params["signal"]
     if not SIGNAL_NAME.fullmatch(name):
-        message = f"a signal's name is {SIGNAL_NAME.pattern}"
+        message = "a signal's name has at most 128 characters, no spaces and no /, and does not begin with !"
         raise InvalidRequest(f"{quoted(name)} names no signal: {message}", problems=[Problem("signal", message)])
     row = await call.service.send_signal(call.params["run"], name, call.members.get("data"))
     return json_response(run_shape(row), 202)

@@ -110,13 +110,15 @@ def _step_shape(step: StepRecord, attempts: list[dict[str, Any]]) -> dict[str, A
 
 def _awaited(step: StepRecord) -> tuple[str | None, str | None]:
     """The signal that a step waits for, and the id of the child run that it has started."""
-    if step.data is None or (step.state != StepState.WAITING and step.kind != "workflow"):
+    if step.kind == "workflow":
+        # A child that is waited for is remembered; one that is not is the output.
+        data = loads(step.data or step.output or "null")
+        found = data.get("wait", data) if isinstance(data, dict) else None
+        return None, found.get("run") if isinstance(found, dict) else None
+    if step.state != StepState.WAITING or step.data is None:
         return None, None
-    data = loads(step.data)
-    signal = data.get("signal") if step.state == StepState.WAITING else None
-    wait = data.get("wait")
-    child = wait.get("run") if step.kind == "workflow" and isinstance(wait, dict) else None
-    return None if signal is None or signal.startswith("!") else signal, child
+    signal: str | None = loads(step.data).get("signal")
+    return signal, None
 
 
 def _attempt_shape(row: AttemptRow) -> dict[str, Any]:

@@ -38,6 +38,6 @@ async def delete_state(call: Call) -> Response:
 def _key(call: Call) -> str:
     key = call.params["key"]
     if STATE_KEY.fullmatch(key) is None:
-        message = f"a key of the state is {STATE_KEY.pattern}"
+        message = "a key of the state has at most 200 characters, no / and no control characters"
         raise InvalidRequest(f"{quoted(key)} is no key: {message}", problems=[Problem("key", message)])
     return key

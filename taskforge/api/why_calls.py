@@ -30,6 +30,8 @@ async def explain_run(call: Call) -> Response:
     if len(found) > limit:
         following = encode_cursor(WHY, shown[-1][0].to_number())
     else:
+        now = {_subject(reason) for reason in present}
+        shown = [(here, reason) for here, reason in shown if _subject(reason) not in now]
         shown += [(last, reason) for reason in present[:_MOST_PRESENT]]
     body = {
         "id": row.id,
@@ -59,6 +61,11 @@ async def _past(
                     return found, place
         if len(rows) < _ROWS:
             return found, place
+
+
+def _subject(reason: Reason) -> tuple[str, str | None, int | None]:
+    """What holds now need not be told a second time as what was decided."""
+    return reason.code, reason.step, reason.until
 
 
 def _shape(reason: Reason) -> dict[str, Any]:
