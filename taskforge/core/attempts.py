@@ -227,7 +227,7 @@ class Attempts(Rows, ABC):
         if "probe" in at.step.handlers:
             if at.state is not StepState.QUEUED:
                 self._move(at, StepState.QUEUED, code="PROBING")
-            at.lost, at.stage, at.available_at, at.error = False, PROBE, None, failure
+            at.lost, at.stage, at.available_at, at.error = False, PROBE, self.now, failure
             self.touch(at)
             self._running()
             self.open(at, "!probe", at.step.handlers["probe"])

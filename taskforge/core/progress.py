@@ -328,10 +328,9 @@ class Progress(Attempts, ABC):
             self._move(at, StepState.RUNNING)
 
     def _renew(self, at: StepRun) -> None:
-        """Let an ended step run again, with its attempts counted anew in a new generation."""
-        if at.generation < self.run.generation:
-            at.generation, at.attempts = self.run.generation, 0
-        at.failures = at.crashes = 0
+        """Let an ended step run again, in a new generation of its own: an end is final within one."""
+        at.generation = max(self.run.generation, at.generation + 1)
+        at.attempts = at.failures = at.crashes = 0
         at.output, at.error, at.finished_at, at.started_at, at.stage = None, None, None, None, None
         at.lost, at.scope, at.memory, at.frames = False, None, None, {}
         at.available_at = at.ready_at = self.now

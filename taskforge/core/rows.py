@@ -145,8 +145,9 @@ class Rows:
         for at in run.live.values():
             if at.deadline_at is not None and at.deadline_at <= now:
                 return True
-            idle = at.attempt is None and not at.preparing and at.available_at is not None and at.available_at <= now
-            if idle and at.path not in run.hungry and at.path not in self._given_back:
+            if at.attempt is not None or at.preparing or at.stage is not None or at.path in self._given_back:
+                continue
+            if at.available_at is not None and at.available_at <= now and at.path not in run.hungry:
                 return True
         return run.deadline_at is not None and run.deadline_at <= now and run.ending is None
 
@@ -159,7 +160,7 @@ class Rows:
         for at in run.live.values():
             if at.attempt is not None or at.preparing:
                 active = True
-            elif at.available_at is not None:
+            elif at.available_at is not None and at.stage is None:
                 times.append(at.available_at)
             if at.deadline_at is not None:
                 times.append(at.deadline_at)

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from taskforge.core.model import Plan
 from taskforge.core.retrying import Place, plan_places
 from taskforge.core.rows import ALONE, CONVICTED, CRASH_LIMIT, SUSPECT
-from taskforge.core.snapshot import AttemptEnd, AttemptRecord, Changes, RunRecord, RunSnapshot, StepRecord
-from taskforge.core.states import ATTEMPT_TRANSITIONS, RUN_TRANSITIONS, STEP_TRANSITIONS
+from taskforge.core.snapshot import AttemptEnd, AttemptRecord, Changes, RunRecord, RunSnapshot, SignalRecord, StepRecord
+from taskforge.core.states import ATTEMPT_TRANSITIONS, RUN_TRANSITIONS, STEP_TERMINAL, STEP_TRANSITIONS
 from taskforge.engine.loading import to_snapshot
 from taskforge.store.protocol import AttemptRow, RunRow, RunRows
 
@@ -27,10 +28,16 @@ class StoredRun:
     revision: int = 0
     steps: dict[str, StepRecord] = field(default_factory=dict)
     attempts: dict[str, AttemptRow] = field(default_factory=dict)
+    signals: dict[str, SignalRecord] = field(default_factory=dict)
+    rates: dict[str, int] = field(default_factory=dict)
     dead_letters: dict[tuple[str, int], str] = field(default_factory=dict)
     """(path, generation) → state."""
     failed: set[tuple[str, int]] = field(default_factory=set)
     """Every (path, generation) of an action that the journal shows FAILED and that nothing takes."""
+    ended: set[tuple[str, int]] = field(default_factory=set)
+    """Every (path, generation) that has ended."""
+    journal: list[dict[str, Any]] = field(default_factory=list)
+    start_at: int | None = None
 
     @cached_property
     def places(self) -> dict[str, Place]:
@@ -48,16 +55,23 @@ class StoredRun:
             self._end(end)
         for lease in changes.leases:
             self._lease(lease)
-        for letter in changes.dead_letters:
-            key = (letter.path, letter.generation)
-            assert key not in self.dead_letters, f"two dead letters for {key}"
-            self.dead_letters[key] = "OPEN"
+        for id in changes.signals_taken:
+            del self.signals[id]
+        for sent in changes.signals:
+            assert sent.id not in self.signals
+            self.signals[sent.id] = sent
+        self.rates |= changes.rates
         if changes.dead_letters_to:
             self.dead_letters = {
                 key: changes.dead_letters_to if state == "OPEN" else state for key, state in self.dead_letters.items()
             }
+        for letter in changes.dead_letters:
+            key = (letter.path, letter.generation)
+            assert key not in self.dead_letters, f"two dead letters for {key}"
+            self.dead_letters[key] = "OPEN"
         self.run = changes.run
         self.revision += 1
+        self.journal += changes.journal
         after = self.counts()
         difference = {key: after[key] - before[key] for key in {*before, *after} if after[key] != before[key]}
         assert difference == {key: value for key, value in changes.counts.items() if value}
@@ -66,6 +80,8 @@ class StoredRun:
         """Every hop is in the table, and the hops lead from the stored states to the new ones."""
         state = None if self.run is None else self.run.state
         steps = {path: row.state for path, row in self.steps.items()}
+        generations = {path: row.generation for path, row in self.steps.items()}
+        failed: set[tuple[str, int]] = set()
         for entry in changes.journal:
             if "run" in entry:
                 assert entry["run"] in RUN_TRANSITIONS["NEW" if state is None else state], entry
@@ -74,20 +90,25 @@ class StoredRun:
                 path = entry["step"]
                 assert entry["to"] in STEP_TRANSITIONS[steps.get(path, "NEW")], entry
                 steps[path] = entry["to"]
+                generation = generations[path] = entry.get("generation", generations.get(path, 1))
+                if entry["to"] in STEP_TERMINAL:
+                    assert (path, generation) not in self.ended, f"{path} ended twice in generation {generation}"
+                    self.ended.add((path, generation))
+                if entry["to"] == "FAILED":
+                    failed.add((path, generation))
         assert state == changes.run.state
         rows = {row.path: row for row in changes.steps}
         for path, row in rows.items():
             assert steps[path] == row.state
-            step = self.plan.index[row.step]
-            moved = row.state == "FAILED" and any(
-                e.get("step") == path and e.get("to") == "FAILED" for e in changes.journal
-            )
-            if moved and step.kind.role == "action" and not self._is_taken(path, row.step):
-                self.failed.add((path, row.generation))
+            assert generations[path] == row.generation
         unchanged = {path for path in steps if path not in rows}
         assert all(steps[path] == self.steps[path].state for path in unchanged)
+        for path, generation in failed:
+            id = path.rpartition(".")[2]
+            if self.plan.index[id].kind.role == "action" and not self._is_taken(id):
+                self.failed.add((path, generation))
 
-    def _is_taken(self, path: str, id: str) -> bool:
+    def _is_taken(self, id: str) -> bool:
         """Whether the step or a block around it lets the run go on."""
         while True:
             step, place = self.plan.index[id], self.places[id]
@@ -134,6 +155,12 @@ class StoredRun:
         self.run = self.run._replace(owner=owner, due_at=None)
         self.revision += 1
 
+    def grant(self, now: int) -> None:
+        """Another run has ended: this one gets the place in `concurrency` that it asked for."""
+        assert self.run is not None and self.run.place is not None and not self.run.placed
+        self.run = self.run._replace(placed=1, owner=None, due_at=now)
+        self.revision += 1
+
     def die(self, now: int) -> None:
         """`rescue_leases` after the death of the process that held the run."""
         assert self.run is not None
@@ -156,7 +183,8 @@ class StoredRun:
     def load(self) -> RunSnapshot:
         assert self.run is not None
         row = RunRow(
-            1, "run_1", 1, self.plan.name, 1, '{"type":"manual"}', "manual", "{}", self.created_at, 0, None,
+            1, "run_1", 1, self.plan.name, 1, '{"type":"manual"}', "manual", "{}", self.created_at, 0, self.start_at,
             self.revision, None, None, self.run,
         )  # fmt: skip
-        return to_snapshot(RunRows(row, list(self.steps.values()), list(self.attempts.values())), self.plan)
+        steps = sorted(self.steps.values())
+        return to_snapshot(RunRows(row, steps, list(self.attempts.values()), list(self.signals.values())), self.plan)
