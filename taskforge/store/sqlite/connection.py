@@ -106,7 +106,9 @@ def configure_writer(conn: apsw.Connection) -> None:
 
 
 def configure_reader(conn: apsw.Connection) -> None:
-    """Set what a reader relies on and make sure that it is in force."""
+    """Set what a reader relies on and make sure that it is in force. A reader never moves the log, not even as the last
+    connection that closes."""
+    conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     _set(conn, _READER)
 
 

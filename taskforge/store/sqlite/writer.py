@@ -284,6 +284,9 @@ class Writer:
         with contextlib.suppress(apsw.Error):
             if self.failure is None:
                 mark_closed(self._session.conn)
+            else:
+                # What could not be synced is not taken for good; the next start reads the log as it is on the disk.
+                self._session.conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         with contextlib.suppress(apsw.Error):
             self._session.conn.close()
 
