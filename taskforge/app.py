@@ -22,6 +22,7 @@ import uvicorn
 from taskforge import __version__
 from taskforge.api.server import create_api, http_protocol
 from taskforge.config import Settings, create_home, load_settings
+from taskforge.config.home import DATABASE_FILE
 from taskforge.config.lock import HomeLock
 from taskforge.core.clock import SystemClock
 from taskforge.core.definition import Definition, DefinitionLimits, load_plan, parse_definition
@@ -46,7 +47,6 @@ from taskforge.store.sqlite.store import SqliteStore
 
 log = get_logger("app")
 
-DATABASE_FILE = "taskforge.db"
 _FORCED_EXIT = 130
 
 
@@ -87,7 +87,6 @@ class Server:
 
     async def run(self, lock: HomeLock) -> int:
         """Serve until a signal or a failure; returns the exit code."""
-        settings = self.settings
         async with contextlib.AsyncExitStack() as stack:
             store = await self._open_store()
             stack.push_async_callback(store.close)
