@@ -19,6 +19,7 @@ from taskforge.core.errors import StartupError
 from taskforge.store.migrate import Applied, Migration, load_migrations, pending
 from taskforge.store.sqlite.connection import APPLICATION_ID, configure_writer, open_connection, require_library
 from taskforge.store.sqlite.marks import mark_open, missing_log, was_open
+from taskforge.store.sqlite.place import doubts_about
 
 _CHECKED_AFTER_CRASH: Final = 16 * 1024 * 1024
 """Size up to which a file is read whole after a crash: about 15 ms a MiB."""
@@ -62,7 +63,7 @@ def prepare(path: Path, backups: Path, now: int, *, vfs: str | None = None) -> P
                 back_up(conn, backups / f"{path.stem}-before-{missing[-1].number:04d}-{now}.db")
                 _apply(conn, missing, now)
             conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
-            notices: list[str] = []
+            notices = doubts_about(path)
             if was_open(conn):
                 notices += [] if has_log else [missing_log(path)]
                 _look_for_damage(conn, path)

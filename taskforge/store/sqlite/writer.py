@@ -29,7 +29,7 @@ GROUP_LIMIT: Final = 256
 QUEUE_LIMIT: Final = 20_000
 """Most verbs that wait; more are refused."""
 
-CHECKPOINT_PAGES: Final = 2_000
+CHECKPOINT_PAGES: Final = 1_000
 """Pages in the WAL at which they are copied into the database, between two groups."""
 
 IDLE_SECONDS: Final = 2.0
