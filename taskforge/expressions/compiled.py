@@ -91,8 +91,7 @@ def compile_single(program: Program | str) -> One | None:
     return evaluate
 
 
-class _NotInSubset(Exception):
-    pass
+class _NotInSubset(Exception): ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +190,6 @@ class _Compiler:
         return metered
 
     def on_beyond(self, node: Any) -> Code:
-        """Whatever has no closure."""
         raise _NotInSubset
 
     def on_identity(self, node: nodes.Identity) -> Code:
@@ -378,7 +376,7 @@ class _Compiler:
             if is_constant(key) and not (isinstance(key, nodes.Literal) and isinstance(key.value, str)):
                 raise _NotInSubset  # jq looks at constant keys when it compiles
             entries.append((self.node(key), self.node(value)))
-        keys = [key.value for key, _ in node.entries if isinstance(key, nodes.Literal) and isinstance(key.value, str)]
+        keys = [key.value for key, _ in node.entries if isinstance(key, nodes.Literal)]
         if all(value.many is None for _, value in entries) and len(keys) == len(entries):
             fields = [(key, value.one) for key, (_, value) in zip(keys, entries, strict=True)]
             return Code(lambda v, d: {key: one(v, d) for key, one in fields})
@@ -498,5 +496,5 @@ class _Compiler:
 
     def by_key(self, key: Node, choose: Callable[[JSON, list[JSON]], JSON]) -> Code:
         keys = self.call_map_1(nodes.Array(key)).one
-        operation = self.of_two(choose)
-        return Code(lambda v, d: operation(d, keys(v, d)))
+        chosen = self.of_two(choose)
+        return Code(lambda v, d: chosen(d, keys(v, d)))
