@@ -12,6 +12,7 @@ import os
 import platform
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -132,7 +133,7 @@ class Server:
         await timers.start()
         web = _Web(create_api(service, settings, self.clock), settings)
         serving = asyncio.create_task(web.serve(sockets=[self._sock]), name="web")
-        serving.add_done_callback(lambda task: self._stop.set())
+        serving.add_done_callback(lambda task: self._web_ended(task, web))
         await asyncio.wait([serving, asyncio.create_task(web.ready.wait())], return_when=asyncio.FIRST_COMPLETED)
         url = _url(settings, self._sock)
         lock.announce(url)
@@ -197,6 +198,11 @@ class Server:
             self._failure = error
             log.error("failed", error=f"{type(error).__name__}: {error}")
         self._stop.set()
+
+    def _web_ended(self, serving: asyncio.Task[None], web: _Web) -> None:
+        error = None if serving.cancelled() else serving.exception()
+        if error is not None or not web.should_exit:
+            self._failed(error or RuntimeError("the API has ended by itself"))
 
     def _install_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -264,6 +270,7 @@ def serve(home: Path, flags: Mapping[str, str | int], make: type[Server] = Serve
         configure_logging(settings.log.level, settings.log.format)
         lock = HomeLock(home)
         try:
+            _check_tls(settings)
             sock = _listen(settings)
             _warn(settings)
             return _run(make, settings, sock, lock)
@@ -285,6 +292,26 @@ def _run(make: type[Server], settings: Settings, sock: socket.socket, lock: Home
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(main())
     return asyncio.run(main())
+
+
+def _check_tls(settings: Settings) -> None:
+    """Read certificate and key once, so that what is wrong with them is told before anything starts."""
+    server = settings.server
+    if not server.tls_cert:
+        return
+    cert, key = settings.home / server.tls_cert, settings.home / server.tls_key
+    for path in (cert, key):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise StartupError(f"cannot read {path} ([server] tls_cert, tls_key): {error.strerror}") from None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, lambda: "")
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        raise StartupError(
+            f"{cert} and {key} cannot be used for TLS ({getattr(error, 'reason', None) or error}): they must be a "
+            "certificate and its key, both PEM, the key without a passphrase"
+        ) from None
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -1,9 +1,10 @@
 """A server that kills itself at a named point: before or after the k-th call of a store's verb, or of an HTTP request.
+`break finish_attempt 1` makes that call raise an error that nobody expects.
 
-`python -m tests.support.crashing_server` imports everything once and then starts a server for each line `serve PORT`
-on its standard input; it prints `started PID`, passes the server's own words on, and prints `ended CODE`. The point is
-read from the file that TASKFORGE_TEST_POINT names (`before finish_attempt 2`), at every call, so that it can be set
-while the server runs. `CrashingServer` is the test's side of it.
+`python -m tests.support.crashing_server` imports everything once and then starts a server for each line
+`serve PORT HOME` on its standard input; it prints `started PID`, passes the server's own words on, and prints
+`ended CODE`. The point is read from the file that TASKFORGE_TEST_POINT names (`before finish_attempt 2`), at every call,
+so that it can be set while the server runs. `CrashingServer` is the test's side of it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _PATIENCE_S = 30.0
 
 
 class Point:
-    """Where to die. Calls are counted from the moment in which the point was set."""
+    """Where to die or to break. Calls are counted from the moment in which the point was set."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -43,7 +44,7 @@ class Point:
         self._calls: Counter[tuple[str, str]] = Counter()
 
     def meet(self, when: When, verb: str) -> None:
-        """Die here, if this is the call."""
+        """Die or break here, if this is the call."""
         try:
             said = self._file.read_text()
         except FileNotFoundError:
@@ -52,8 +53,11 @@ class Point:
             self._said = said
             self._calls.clear()
         self._calls[when, verb] += 1
-        if said and said.split() == [when, verb, str(self._calls[when, verb])]:
+        number = str(self._calls[when, verb])
+        if said.split() == [when, verb, number]:
             os.kill(os.getpid(), signal.SIGKILL)
+        if when == "before" and said.split() == ["break", verb, number]:
+            raise RuntimeError(f"planted in {verb}")
 
 
 class _CrashingClient:
@@ -89,14 +93,14 @@ def _supervise() -> None:
     for module in ("uvloop", "uvicorn.protocols.http.httptools_impl"):
         importlib.import_module(module)
     timers.SUSPECT_PAUSE_S = float(os.environ.get("TASKFORGE_TEST_SUSPECT_PAUSE", timers.SUSPECT_PAUSE_S))
-    home = Path(os.environ["TASKFORGE_HOME"])
     for line in sys.stdin:
+        _, port, home = line.rstrip("\n").split(" ", 2)
         pid = os.fork()
         if pid == 0:
             os.setpgid(0, 0)
             code = 1
             try:
-                code = app.serve(home, {"server.port": int(line.split()[1])}, _Crashing)
+                code = app.serve(Path(home), {"server.port": int(port)}, _Crashing)
             finally:
                 os._exit(code)
         with contextlib.suppress(PermissionError, ProcessLookupError):
@@ -144,7 +148,8 @@ class CrashingServer(ServerProcess):
             self._supervise()
         assert self.process is not None
         assert self.process.stdin is not None
-        self.process.stdin.write(b"serve %d\n" % int(self.url.rpartition(":")[2] or 0))
+        port = int(self.url.rpartition(":")[2] or 0)
+        self.process.stdin.write(f"serve {port} {self.home}\n".encode())
         self.process.stdin.flush()
         self.is_running = True
         while True:
