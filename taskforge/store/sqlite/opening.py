@@ -54,6 +54,8 @@ def prepare(path: Path, backups: Path, now: int, *, vfs: str | None = None) -> P
             _create(path, migrations, now)
         _look_at_files(path)
         has_log = wal_path(path).exists()
+        if not has_log:
+            _look_without_a_trace(path, migrations)
         conn = open_connection(path, vfs=vfs)
         try:
             # Until the file is known to be ours and of our time, closing must not move the WAL into it.
@@ -159,6 +161,18 @@ def _look_at_files(path: Path) -> None:
             f"{path} is empty (0 bytes), so what was in it is lost. Nothing was changed. Restore a backup with "
             "`taskforge db restore`, or move the file and what lies beside it away to start anew"
         )
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise StartupError(f"{path} may not be read and written by user {os.geteuid()}: check its owner and mode")
+
+
+def _look_without_a_trace(path: Path, migrations: Sequence[Migration]) -> None:
+    """Refuse what would be refused anyway before SQLite makes a log and its index beside a database that was closed."""
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    conn = apsw.Connection(f"{path.absolute().as_uri()}?immutable=1", flags=flags)
+    try:
+        pending(_look_inside(conn, path), migrations, program_version=__version__, place=str(path))
+    finally:
+        conn.close()
 
 
 def _look_inside(conn: apsw.Connection, path: Path) -> list[Applied]:
