@@ -92,6 +92,8 @@ class Server:
             store = await self._open_store()
             stack.push_async_callback(store.close)
             store.on_failure = self._failed
+            for notice in store.notices:
+                print(f"taskforge: warning: {notice}", file=sys.stderr, flush=True)
             evaluator = self._evaluator()
             stack.push_async_callback(evaluator.close)
             http = self._http_client()

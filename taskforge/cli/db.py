@@ -11,7 +11,7 @@ from taskforge.cli.render import Paint
 
 @click.group("db", cls=Group)
 def db() -> None:
-    """Look after the database file."""
+    """Check the database file."""
 
 
 @db.command("check", examples=[Example("taskforge db check"), Example("taskforge db check -o json")])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from taskforge.core.errors import Failure
-from taskforge.core.jsontext import dumps
+from taskforge.core.jsontext import JsonError, dumps
 from taskforge.core.kind import ActionKind, ControlKind, PureKind
 from taskforge.core.model import JSON, Prepared, Step
 from taskforge.core.snapshot import (
@@ -318,15 +318,18 @@ class Progress:
                 self.context.ids.new_id("dead"),
                 at.path,
                 at.generation,
-                None if value is None else dumps(value),
+                _text(value),
                 dumps(failure.to_json()),
                 self.now,
             )
         )
 
     def _encode(self, at: StepRun, output: JSON) -> Failure | None:
-        text = dumps(output)
         limit = self.context.output_limit
+        try:
+            text = dumps(output)
+        except JsonError as error:
+            return Failure("OUTPUT_TOO_LARGE", f"the output cannot be written as JSON: {error.message}", at.path)
         if len(text) > limit or (not text.isascii() and len(text.encode()) > limit):
             size = len(text.encode())
             return Failure("OUTPUT_TOO_LARGE", f"the output has {size} bytes; the limit is {limit}", at.path)
@@ -349,11 +352,9 @@ class Progress:
 
     def _finish(self, state: RunState, output: JSON, failure: Failure | None) -> None:
         run = self.run
-        if output is not None:
-            size = len(dumps(output).encode())
-            if size > self.context.output_limit:
-                message = f"the run's output has {size} bytes; the limit is {self.context.output_limit}"
-                state, output, failure = RunState.FAILED, None, Failure("OUTPUT_TOO_LARGE", message)
+        problem = self._output_problem(output)
+        if problem is not None:
+            state, output, failure = RunState.FAILED, None, Failure("OUTPUT_TOO_LARGE", problem)
         if state is RunState.SUCCEEDED:
             self._running()
         for at in list(run.live.values()):
@@ -365,6 +366,14 @@ class Progress:
         run.preparing_output = False
         entry = {} if failure is None else {"error": failure.code, "message": failure.message}
         self._move_run(state, **entry)
+
+    def _output_problem(self, output: JSON) -> str | None:
+        limit = self.context.output_limit
+        try:
+            size = 0 if output is None else len(dumps(output).encode())
+        except JsonError as error:
+            return f"the run's output cannot be written as JSON: {error.message}"
+        return None if size <= limit else f"the run's output has {size} bytes; the limit is {limit}"
 
     def _settle(self) -> None:
         """Decide who holds the run now, and when something is due in it."""
@@ -452,6 +461,14 @@ def _is_unfinished(at: StepRun) -> bool:
     Asked only of steps whose blocks go on: what is inside a block that has ended for good stays as it is.
     """
     return at.state is StepState.CANCELLED or (at.state is StepState.FAILED and not at.step.continue_on_error)
+
+
+def _text(value: JSON) -> str | None:
+    """Return a value for a dead letter; one that cannot be written as JSON is left out."""
+    try:
+        return None if value is None else dumps(value)
+    except JsonError:
+        return None
 
 
 def _run_record(run: RunSnapshot, output: str | None) -> RunRecord:
