@@ -132,6 +132,10 @@ class Decision(Progress):
             at.available_at = self.now
             self._move(at, StepState.QUEUED, code="RELEASED")
 
+    def _broken(self, event: ev.Broken) -> None:
+        if not self.run.ended:
+            self._finish(RunState.FAILED, None, Failure("INTERNAL", event.message))
+
     def _cancel_asked(self, event: ev.CancelAsked) -> None:
         if not self.run.ended:
             message = event.reason or "the run was cancelled"
@@ -208,6 +212,7 @@ _HANDLERS: dict[type, Callable[[Decision, Any], None]] = {
     ev.AttemptSucceeded: Decision._attempt_succeeded,
     ev.AttemptFailed: Decision._attempt_failed,
     ev.AttemptReleased: Decision._attempt_released,
+    ev.Broken: Decision._broken,
     ev.CancelAsked: Decision._cancel_asked,
     ev.RetryAsked: Decision._retry_asked,
 }

@@ -226,6 +226,7 @@ FAILURE_CODES: dict[str, str] = {
     "RELEASED": "the server shut down before the attempt ended; it is tried again at once",
     "CRASH_LOOP": "the server died each time it ran this step, at last while nothing else ran",
     "CANCELLED": "the run was cancelled",
+    "INTERNAL": "the engine met a fault of its own in this run; the log has it",
     "STEP_CRASHED": "the step's own code raised an unexpected error",
 }
 """Codes of failures of steps, attempts and runs, with their meaning."""

@@ -53,6 +53,13 @@ class AttemptReleased:
 
 
 @dataclass(frozen=True, slots=True)
+class Broken:
+    """The engine met a fault of its own in this run: it is FAILED, so that it cannot take the server with it."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class CancelAsked:
     reason: str | None = None
 
@@ -70,6 +77,7 @@ Event = (
     | AttemptSucceeded
     | AttemptFailed
     | AttemptReleased
+    | Broken
     | CancelAsked
     | RetryAsked
 )

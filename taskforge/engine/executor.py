@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from taskforge.core import events as ev
 from taskforge.core.clock import Clock
 from taskforge.core.errors import Failure
+from taskforge.core.jsontext import JsonError
 from taskforge.core.kind import ActionFailed, ActionKind
 from taskforge.core.model import JSON, AttemptFailure
 from taskforge.core.snapshot import StepRun
@@ -182,6 +183,9 @@ class Executor:
             if scope.expired():
                 return ev.AttemptFailed(at.path, token, _timed_out(limit, by_step=left == limit))
             return self._crashed(at, token)
+        except JsonError as error:
+            message = f"a value of the step cannot be written as JSON: {error.message}"
+            return ev.AttemptFailed(at.path, token, AttemptFailure(Failure("INVALID_CONFIG", message)))
         except Exception:
             return self._crashed(at, token)
 
