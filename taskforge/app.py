@@ -156,8 +156,9 @@ class Server:
         if self._failure is not None:
             drivers.giving_up = True
             grace = 0
-        # A tenth of the grace (at most a second) is kept for storing what was released.
-        await executor.stop(max(0.0, grace - min(1.0, grace / 10)))
+        # A tenth of the grace (at most a second) is kept for storing what ended and what was released.
+        kept = min(1.0, max(0.2, grace / 10))
+        await executor.stop(max(0.0, grace - kept), kept)
         drivers.giving_up = True
         await drivers.drain(1.0)
         timers.close()

@@ -135,8 +135,9 @@ class Executor:
         if task is not None and token not in self._settling:
             task.cancel()
 
-    async def stop(self, grace_s: float) -> None:
-        """Begin nothing more; let attempts end for `grace_s` seconds; release the rest."""
+    async def stop(self, grace_s: float, storing_s: float) -> None:
+        """Begin nothing more; let attempts end for `grace_s` seconds; release the rest, and wait `storing_s` seconds at
+        most until every outcome is stored."""
         self.stopping = True
         if self._tasks:
             await asyncio.wait(list(self._tasks.values()), timeout=grace_s)
@@ -145,7 +146,7 @@ class Executor:
             if token not in self._settling:
                 task.cancel("release")
         if rest:
-            await asyncio.wait(rest, timeout=5)
+            await asyncio.wait(rest, timeout=storing_s)
 
     async def _carry_out(self, driver: Driver, at: StepRun, token: str, value: JSON) -> None:
         try:

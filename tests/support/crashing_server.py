@@ -3,7 +3,7 @@
 
 `python -m tests.support.crashing_server` imports everything once and then starts a server for each line
 `serve PORT HOME` on its standard input; it prints `started PID`, passes the server's own words on, and prints
-`ended CODE`. The point is read from the file that TASKFORGE_TEST_POINT names (`before finish_attempt 2`), at every call,
+`ended CODE`. The point is read from the file that TASKFORGE_TEST_POINT names (`before finish_attempt 2`) at every call,
 so that it can be set while the server runs. `CrashingServer` is the test's side of it.
 """
 
@@ -232,9 +232,12 @@ class CrashingServer(ServerProcess):
 
 
 @contextlib.contextmanager
-def crashing_server(tmp_path: Path, suspect_pause_s: float | None = None, **config: Any) -> Iterator[CrashingServer]:
-    """A server in `tmp_path/home`, ready; ended at the end."""
+def crashing_server(
+    tmp_path: Path, suspect_pause_s: float | None = None, home: Path | None = None, **config: Any
+) -> Iterator[CrashingServer]:
+    """A server in `home` (`tmp_path/home`), ready; ended at the end. Its log and its point are in `tmp_path`."""
     server = CrashingServer(tmp_path / "home", config, suspect_pause_s)
+    server.home = home or server.home
     try:
         server.start()
         yield server
