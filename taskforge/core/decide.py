@@ -194,6 +194,11 @@ class Decision(RunEnding):
 
     # ---- what people ask for
 
+    def _broken(self, event: ev.Broken) -> None:
+        if not self.run.ended:
+            self.run.ending = None
+            self.end_at_once(RunState.FAILED, Failure("INTERNAL", event.message))
+
     def _cancel_asked(self, event: ev.CancelAsked) -> None:
         run = self.run
         if run.ended:
@@ -305,6 +310,7 @@ _HANDLERS: dict[type, Callable[[Decision, Any], None]] = {
     ev.AttemptSuspended: Decision._attempt_suspended,
     ev.AttemptFailed: Decision._attempt_failed,
     ev.AttemptReleased: Decision._attempt_released,
+    ev.Broken: Decision._broken,
     ev.CancelAsked: Decision._cancel_asked,
     ev.RetryAsked: Decision._retry_asked,
     ev.SignalSent: Decision._signal_sent,
