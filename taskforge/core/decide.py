@@ -48,6 +48,11 @@ class Decision(RunEnding):
 
     def take(self, events: Iterable[ev.Event]) -> Changes:
         for event in events:
+            if self.run.is_fresh:
+                self.run.is_fresh = False
+                if not isinstance(event, _NEED_NO_FRAMES):
+                    self._taken_up(ev.TakenUp())
+                    self._admit_ready()
             _HANDLERS[type(event)](self, event)
             self._admit_ready()
         if not self.run.ended and self._is_overdue():
@@ -300,6 +305,9 @@ def _turn(at: StepRun) -> tuple[object, ...]:
     """Who has waited longest; where that is the same, by place in the document and item."""
     return (at.started_at or at.ready_at, at.step.order, [int(part) for part in _INDEX.findall(at.path)])
 
+
+_NEED_NO_FRAMES = (ev.TakenUp, ev.RetryAsked, ev.CancelAsked, ev.Broken)
+"""What can be decided on a run that was just loaded; anything else takes it up first."""
 
 _HANDLERS: dict[type, Callable[[Decision, Any], None]] = {
     ev.Begun: Decision._begun,
