@@ -12,6 +12,7 @@ import os
 import platform
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ import uvicorn
 from taskforge import __version__
 from taskforge.api.server import create_api, http_protocol
 from taskforge.config import Settings, create_home, load_settings
+from taskforge.config.home import DATABASE_FILE
 from taskforge.config.lock import HomeLock
 from taskforge.core.clock import SystemClock
 from taskforge.core.definition import Definition, DefinitionLimits, load_plan, parse_definition
@@ -51,7 +53,6 @@ from taskforge.store.sqlite.store import SqliteStore
 
 log = get_logger("app")
 
-DATABASE_FILE = "taskforge.db"
 _FORCED_EXIT = 130
 
 
@@ -92,11 +93,12 @@ class Server:
 
     async def run(self, lock: HomeLock) -> int:
         """Serve until a signal or a failure; returns the exit code."""
-        settings = self.settings
         async with contextlib.AsyncExitStack() as stack:
             store = await self._open_store()
             stack.push_async_callback(store.close)
             store.on_failure = self._failed
+            for notice in store.notices:
+                print(f"taskforge: warning: {notice}", file=sys.stderr, flush=True)
             evaluator = self._evaluator()
             stack.push_async_callback(evaluator.close)
             http = self._http_client()
@@ -149,7 +151,7 @@ class Server:
         await timers.start()
         web = _Web(create_api(service, settings, self.clock), settings)
         serving = asyncio.create_task(web.serve(sockets=[self._sock]), name="web")
-        serving.add_done_callback(lambda task: self._stop.set())
+        serving.add_done_callback(lambda task: self._web_ended(task, web))
         await asyncio.wait([serving, asyncio.create_task(web.ready.wait())], return_when=asyncio.FIRST_COMPLETED)
         url = _url(settings, self._sock)
         lock.announce(url)
@@ -170,8 +172,9 @@ class Server:
         if self._failure is not None:
             drivers.giving_up = True
             grace = 0
-        # A tenth of the grace (at most a second) is kept for storing what was released.
-        await executor.stop(max(0.0, grace - min(1.0, grace / 10)))
+        # A tenth of the grace (at most a second) is kept for storing what ended and what was released.
+        kept = min(1.0, max(0.2, grace / 10))
+        await executor.stop(max(0.0, grace - kept), kept)
         drivers.giving_up = True
         await drivers.drain(1.0)
         timers.close()
@@ -214,6 +217,11 @@ class Server:
             self._failure = error
             log.error("failed", error=f"{type(error).__name__}: {error}")
         self._stop.set()
+
+    def _web_ended(self, serving: asyncio.Task[None], web: _Web) -> None:
+        error = None if serving.cancelled() else serving.exception()
+        if error is not None or not web.should_exit:
+            self._failed(error or RuntimeError("the API has ended by itself"))
 
     def _install_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -281,6 +289,7 @@ def serve(home: Path, flags: Mapping[str, str | int], make: type[Server] = Serve
         configure_logging(settings.log.level, settings.log.format)
         lock = HomeLock(home)
         try:
+            _check_tls(settings)
             sock = _listen(settings)
             _warn(settings)
             return _run(make, settings, sock, lock)
@@ -302,6 +311,26 @@ def _run(make: type[Server], settings: Settings, sock: socket.socket, lock: Home
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(main())
     return asyncio.run(main())
+
+
+def _check_tls(settings: Settings) -> None:
+    """Read certificate and key once, so that what is wrong with them is told before anything starts."""
+    server = settings.server
+    if not server.tls_cert:
+        return
+    cert, key = settings.home / server.tls_cert, settings.home / server.tls_key
+    for path in (cert, key):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise StartupError(f"cannot read {path} ([server] tls_cert, tls_key): {error.strerror}") from None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, lambda: "")
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        raise StartupError(
+            f"{cert} and {key} cannot be used for TLS ({getattr(error, 'reason', None) or error}): they must be a "
+            "certificate and its key, both PEM, the key without a passphrase"
+        ) from None
 
 
 def _listen(settings: Settings) -> socket.socket:

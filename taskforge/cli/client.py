@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -114,8 +115,8 @@ class Client:
         if not answer.content:
             return Answer(answer.status_code, None)
         try:
-            return Answer(answer.status_code, loads(answer.content))
-        except JsonError:
+            return Answer(answer.status_code, _value(answer.content))
+        except (JsonError, ValueError, RecursionError):
             raise self._stranger(answer) from None
 
     def _send(self, method: str, url: str, **request: Any) -> Response:
@@ -231,6 +232,14 @@ def _problem(answer: Response) -> dict[str, Any]:
     except JsonError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _value(content: bytes) -> Any:
+    """Read an answer. The server wraps values that are as deep as allowed, so an answer may be a little deeper."""
+    try:
+        return loads(content)
+    except JsonError:
+        return json.loads(content)
 
 
 def _reason(error: Exception) -> str:

@@ -36,6 +36,7 @@ SECTIONS = {
     },
     "More": {
         "token": Place("taskforge.cli.tokens", "token", "Create, list and revoke API tokens."),
+        "db": Place("taskforge.cli.db", "db", "Check the database file."),
         "version": Place("taskforge.cli.server", "version", "Print the program's version."),
     },
 }

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, cast
 
 from taskforge.core.errors import Failure
-from taskforge.core.jsontext import dumps
+from taskforge.core.jsontext import JsonError, dumps
 from taskforge.core.kind import ActionKind, ControlKind, PureKind
 from taskforge.core.model import JSON, AttemptFailure, Prepared, Step
 from taskforge.core.rows import ALONE, CRASH_LIMIT, SUSPECT, Rows, placed, step_timeout
@@ -293,8 +293,16 @@ class Attempts(Rows, ABC):
                 self.context.ids.new_id("dead"),
                 at.path,
                 at.generation,
-                None if value is None else dumps(value),
+                _text(value),
                 dumps(failure.to_json()),
                 self.now,
             )
         )
+
+
+def _text(value: JSON) -> str | None:
+    """Return a value for a dead letter; one that cannot be written as JSON is left out."""
+    try:
+        return None if value is None else dumps(value)
+    except JsonError:
+        return None

@@ -48,6 +48,11 @@ class Decision(RunEnding):
 
     def take(self, events: Iterable[ev.Event]) -> Changes:
         for event in events:
+            if self.run.is_fresh:
+                self.run.is_fresh = False
+                if not isinstance(event, _NEED_NO_FRAMES):
+                    self._taken_up(ev.TakenUp())
+                    self._admit_ready()
             _HANDLERS[type(event)](self, event)
             self._admit_ready()
         if not self.run.ended and self._is_overdue():
@@ -194,6 +199,11 @@ class Decision(RunEnding):
 
     # ---- what people ask for
 
+    def _broken(self, event: ev.Broken) -> None:
+        if not self.run.ended:
+            self.run.ending = None
+            self.end_at_once(RunState.FAILED, Failure("INTERNAL", event.message))
+
     def _cancel_asked(self, event: ev.CancelAsked) -> None:
         run = self.run
         if run.ended:
@@ -296,6 +306,9 @@ def _turn(at: StepRun) -> tuple[object, ...]:
     return (at.started_at or at.ready_at, at.step.order, [int(part) for part in _INDEX.findall(at.path)])
 
 
+_NEED_NO_FRAMES = (ev.TakenUp, ev.RetryAsked, ev.CancelAsked, ev.Broken)
+"""What can be decided on a run that was just loaded; anything else takes it up first."""
+
 _HANDLERS: dict[type, Callable[[Decision, Any], None]] = {
     ev.Begun: Decision._begun,
     ev.TakenUp: Decision._taken_up,
@@ -305,6 +318,7 @@ _HANDLERS: dict[type, Callable[[Decision, Any], None]] = {
     ev.AttemptSuspended: Decision._attempt_suspended,
     ev.AttemptFailed: Decision._attempt_failed,
     ev.AttemptReleased: Decision._attempt_released,
+    ev.Broken: Decision._broken,
     ev.CancelAsked: Decision._cancel_asked,
     ev.RetryAsked: Decision._retry_asked,
     ev.SignalSent: Decision._signal_sent,

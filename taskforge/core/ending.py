@@ -6,7 +6,7 @@ A handler that fails is recorded and changes nothing else. The first error is th
 from __future__ import annotations
 
 from taskforge.core.errors import Failure
-from taskforge.core.jsontext import dumps
+from taskforge.core.jsontext import JsonError, dumps
 from taskforge.core.model import JSON, Prepared, Step
 from taskforge.core.progress import UNDONE, is_caught
 from taskforge.core.retrying import Place, RunRetrying, plan_places
@@ -26,15 +26,21 @@ class RunEnding(RunRetrying):
         run = self.run
         if run.ended or run.ending is not None:
             return
-        if output is not None:
-            size = len(dumps(output).encode())
-            if size > self.context.output_limit:
-                message = f"the run's output has {size} bytes; the limit is {self.context.output_limit}"
-                state, output, failure = RunState.FAILED, None, Failure("OUTPUT_TOO_LARGE", message)
+        problem = self._output_problem(output)
+        if problem is not None:
+            state, output, failure = RunState.FAILED, None, Failure("OUTPUT_TOO_LARGE", problem)
         self._stop_steps()
         run.preparing = None
         run.ending = Ending(state, output, failure)
         self._next_phase()
+
+    def _output_problem(self, output: JSON) -> str | None:
+        limit = self.context.output_limit
+        try:
+            size = 0 if output is None else len(dumps(output).encode())
+        except JsonError as error:
+            return f"the run's output cannot be written as JSON: {error.message}"
+        return None if size <= limit else f"the run's output has {size} bytes; the limit is {limit}"
 
     def end_at_once(self, state: RunState, failure: Failure) -> None:
         """End the run without its handlers."""

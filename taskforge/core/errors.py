@@ -191,7 +191,7 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a step, an attempt or a run failed, as it is stored and shown: `{code, message, step?, attempt?, detail?}`."""
+    """Why a step, an attempt or a run failed, as stored and shown: `{code, message, step?, attempt?, detail?}`."""
 
     code: str
     message: str
@@ -263,6 +263,7 @@ FAILURE_CODES: dict[str, str] = {
     "CONCURRENCY_DEADLOCK": "a run that waits for this one holds the place that it needs",
     "QUEUE_TIMEOUT": "the run was not begun within its `max_queue_time`",
     "STATE_CONFLICT": "the state's value was not the one that `set_state` expected",
+    "INTERNAL": "the engine met a fault of its own in this run; the log has it",
     "STEP_CRASHED": "the step's own code raised an unexpected error",
 }
 """Codes of failures of steps, attempts and runs, with their meaning."""

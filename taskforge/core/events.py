@@ -65,6 +65,13 @@ class AttemptReleased:
 
 
 @dataclass(frozen=True, slots=True)
+class Broken:
+    """The engine met a fault of its own in this run: it is FAILED, so that it cannot take the server with it."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class CancelAsked:
     """`code` is that of the run's error: a person's cancel, or one that follows from what another run does."""
 
@@ -100,6 +107,7 @@ Event = (
     | AttemptSuspended
     | AttemptFailed
     | AttemptReleased
+    | Broken
     | CancelAsked
     | RetryAsked
     | SignalSent

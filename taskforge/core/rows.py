@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from taskforge.core.errors import Failure
-from taskforge.core.jsontext import dumps
+from taskforge.core.jsontext import JsonError, dumps
 from taskforge.core.model import JSON, Prepared, RateLimit
 from taskforge.core.snapshot import Changes, Frame, RunRecord, RunSnapshot, StepRecord, StepRun
 from taskforge.core.states import RUN_TRANSITIONS, STEP_TRANSITIONS, RunState, StepState
@@ -103,8 +103,11 @@ class Rows:
             self._move_run(RunState.RUNNING)
 
     def _encode(self, at: StepRun, output: JSON) -> Failure | None:
-        text = dumps(output)
         limit = self.context.output_limit
+        try:
+            text = dumps(output)
+        except JsonError as error:
+            return Failure("OUTPUT_TOO_LARGE", f"the output cannot be written as JSON: {error.message}", at.path)
         if len(text) > limit or (not text.isascii() and len(text.encode()) > limit):
             size = len(text.encode())
             return Failure("OUTPUT_TOO_LARGE", f"the output has {size} bytes; the limit is {limit}", at.path)

@@ -214,6 +214,8 @@ class RunSnapshot:
     finished_at: int | None = None
     priority: int = 0
     start_at: int | None = None
+    is_fresh: bool = False
+    """Loaded from the store, and its frames not opened again yet: that takes the event `TakenUp`."""
     preparing: str | None = None
     """Which evaluation of the run itself is under way in the jq child."""
     ending: Ending | None = None

@@ -143,11 +143,23 @@ class Driver:
             self._close()
         except Exception as error:
             log.exception("driver_failed", run=self.run.id)
-            self._close()
-            self._drivers.failed(error)
+            await self._fail_run(error)
         finally:
             self._pumping = False
         self._rest()
+
+    async def _fail_run(self, error: Exception) -> None:
+        """End a run that the engine cannot drive. When even that fails, the process must not go on."""
+        try:
+            await self._reload(keep=True)
+            message = f"the engine met a fault of its own ({type(error).__name__}); the server's log has it"
+            changes = self._decide([ev.Broken(message)])
+            await self._apply(changes, self._drivers.store.cancel_run)
+            self._after(changes)
+        except Exception as second:
+            log.exception("run_not_ended", run=self.run.id)
+            self._drivers.failed(second)
+        self._close()
 
     async def _step(self, events: list[ev.Event]) -> None:
         """Decide events and apply the decision; when the run has moved meanwhile, load it and decide again."""

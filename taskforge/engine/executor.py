@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from taskforge.core import events as ev
 from taskforge.core.clock import Clock
 from taskforge.core.errors import Failure
+from taskforge.core.jsontext import JsonError
 from taskforge.core.kind import ActionFailed, ActionKind, Suspended
 from taskforge.core.model import JSON, AttemptFailure
 from taskforge.core.snapshot import RunSnapshot, StepRun
@@ -171,8 +172,9 @@ class Executor:
         if task is not None and token not in self._settling:
             task.cancel()
 
-    async def stop(self, grace_s: float) -> None:
-        """Begin nothing more; let attempts end for `grace_s` seconds; release the rest."""
+    async def stop(self, grace_s: float, storing_s: float) -> None:
+        """Begin nothing more; let attempts end for `grace_s` seconds; release the rest, and wait `storing_s` seconds at
+        most until every outcome is stored."""
         self.stopping = True
         if self._tasks:
             await asyncio.wait(list(self._tasks.values()), timeout=grace_s)
@@ -181,7 +183,7 @@ class Executor:
             if token not in self._settling:
                 task.cancel("release")
         if rest:
-            await asyncio.wait(rest, timeout=5)
+            await asyncio.wait(rest, timeout=storing_s)
 
     async def _carry_out(self, driver: Driver, at: StepRun, token: str, value: JSON) -> None:
         try:
@@ -221,6 +223,9 @@ class Executor:
             if scope.expired():
                 return ev.AttemptFailed(at.path, token, _timed_out(limit, by_step=left == limit))
             return self._crashed(at, token)
+        except JsonError as error:
+            message = f"a value of the step cannot be written as JSON: {error.message}"
+            return ev.AttemptFailed(at.path, token, AttemptFailure(Failure("INVALID_CONFIG", message)))
         except Exception:
             return self._crashed(at, token)
 

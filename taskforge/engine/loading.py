@@ -39,6 +39,7 @@ def to_snapshot(rows: RunRows, plan: Plan) -> RunSnapshot:
         finished_at=record.finished_at,
         priority=row.priority,
         start_at=row.start_at,
+        is_fresh=True,
         ending=_ending(record.ending),
         place=record.place,
         placed=bool(record.placed),

@@ -4,23 +4,25 @@ Nothing in it recurses or counts upwards without an end, and what could grow is 
 jq that is not certain here, a closure raises TooBig, and the caller sends the program to the jq child. A test compares
 every closure with jq itself.
 
-A program is compiled once; its closures are cheap to call (a plain path well under 1 µs) and keep no state, so they may
-run on the event loop. Results share structure with the variables they came from: values are never changed in place.
+A program is compiled once; its closures are cheap to call (a plain path well under 1 µs). They run on one thread, the
+event loop's: the loops of a program share a counter that bounds their work. Results share structure with the variables
+they came from: values are never changed in place.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from taskforge.core.model import JSON
 from taskforge.expressions import closures, functions, nodes, semantics
 from taskforge.expressions.closures import Code, Fuel, One, Operation, Variables
-from taskforge.expressions.errors import EXPRESSION_ERROR, EvaluationFailed, ExpressionSyntaxError, TooBig
+from taskforge.expressions.errors import EvaluationFailed, ExpressionSyntaxError, TooBig
 from taskforge.expressions.growth import growth, is_constant
 from taskforge.expressions.nodes import Node, Program
+from taskforge.expressions.results import single
 from taskforge.expressions.syntax import parse_program
 
 __all__ = ["TooBig", "compile_program", "compile_single", "single"]
@@ -89,22 +91,7 @@ def compile_single(program: Program | str) -> One | None:
     return evaluate
 
 
-def single(results: Sequence[JSON] | EvaluationFailed) -> JSON:
-    """The one result of a program. Raises EvaluationFailed: the program's own, or that there are none or several."""
-    if isinstance(results, EvaluationFailed):
-        raise results
-    if len(results) == 1:
-        return results[0]
-    if not results:
-        raise EvaluationFailed(
-            EXPRESSION_ERROR, "the expression gave no result; use `[…]` for a list, which may be empty"
-        )
-    message = f"the expression gave {len(results):,} results; use `[…]` for a list of them or `first(…)` for the first"
-    raise EvaluationFailed(EXPRESSION_ERROR, message)
-
-
-class _NotInSubset(Exception):
-    pass
+class _NotInSubset(Exception): ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +190,6 @@ class _Compiler:
         return metered
 
     def on_beyond(self, node: Any) -> Code:
-        """Whatever has no closure."""
         raise _NotInSubset
 
     def on_identity(self, node: nodes.Identity) -> Code:
@@ -390,7 +376,7 @@ class _Compiler:
             if is_constant(key) and not (isinstance(key, nodes.Literal) and isinstance(key.value, str)):
                 raise _NotInSubset  # jq looks at constant keys when it compiles
             entries.append((self.node(key), self.node(value)))
-        keys = [key.value for key, _ in node.entries if isinstance(key, nodes.Literal) and isinstance(key.value, str)]
+        keys = [key.value for key, _ in node.entries if isinstance(key, nodes.Literal)]
         if all(value.many is None for _, value in entries) and len(keys) == len(entries):
             fields = [(key, value.one) for key, (_, value) in zip(keys, entries, strict=True)]
             return Code(lambda v, d: {key: one(v, d) for key, one in fields})
@@ -510,5 +496,5 @@ class _Compiler:
 
     def by_key(self, key: Node, choose: Callable[[JSON, list[JSON]], JSON]) -> Code:
         keys = self.call_map_1(nodes.Array(key)).one
-        operation = self.of_two(choose)
-        return Code(lambda v, d: operation(d, keys(v, d)))
+        chosen = self.of_two(choose)
+        return Code(lambda v, d: chosen(d, keys(v, d)))

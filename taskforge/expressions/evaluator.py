@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import orjson
 
@@ -25,7 +25,6 @@ from taskforge.core import jsontext
 from taskforge.core.jsontext import JsonError
 from taskforge.core.model import JSON
 from taskforge.expressions import worker
-from taskforge.expressions.compiled import single
 from taskforge.expressions.errors import (
     EXPRESSION_ERROR,
     EXPRESSION_MEMORY,
@@ -35,12 +34,10 @@ from taskforge.expressions.errors import (
     SyntaxProblem,
 )
 from taskforge.expressions.jqchild import Child, Spawn
+from taskforge.expressions.results import Result, condition, single
 from taskforge.expressions.syntax import parse_program
 
 __all__ = ["Batch", "Evaluator", "Limits", "Program", "Result", "condition", "single"]
-
-Result: TypeAlias = "list[JSON] | EvaluationFailed"
-"""Every result of a program, or why it has none."""
 
 _MAX_REMEMBERED = 8_192
 _PATIENCE = 0.05
@@ -76,17 +73,6 @@ class Batch:
     now_ms: int
     programs: tuple[Program, ...]
     mode: Literal["all", "guard", "first_true"] = "all"
-
-
-def condition(value: JSON) -> bool:
-    """The value of an `if`, `when` or `until`: true, false or null. Raises EvaluationFailed for anything else."""
-    if value is True:
-        return True
-    if value is False or value is None:
-        return False
-    names = {int: "a number", float: "a number", str: "a string", list: "an array", dict: "an object"}
-    message = f"a condition must give true, false or null, not {names[type(value)]}"
-    raise EvaluationFailed(EXPRESSION_ERROR, message + "; compare it, as in `… == 1` or `… | length > 0`")
 
 
 def default_command() -> list[str]:

@@ -10,12 +10,12 @@ import functools
 import re
 from dataclasses import replace
 
-from taskforge.core.problem import quoted, suggest
 from taskforge.expressions import nodes
-from taskforge.expressions.builtins import FORBIDDEN, FORBIDDEN_VARIABLES, KEYWORDS, KNOWN
+from taskforge.expressions.builtins import KEYWORDS
 from taskforge.expressions.errors import ExpressionSyntaxError, SyntaxProblem
-from taskforge.expressions.nodes import Name, Node, Program
-from taskforge.expressions.tokens import Stop, Tokens, read_text
+from taskforge.expressions.nodes import Node, Program
+from taskforge.expressions.scopes import Scopes
+from taskforge.expressions.tokens import Stop, read_text
 
 MAX_LENGTH = 32_768
 """Longest program, in characters."""
@@ -64,16 +64,8 @@ def _parse(source: str) -> Program:
     return Program(source, body, tuple(parser.names))
 
 
-class _Parser(Tokens):
-    """One pass over one program. `names`, `problems` and what is in scope grow as it goes."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__(source)
-        self.names: list[Name] = []
-        self.problems: list[SyntaxProblem] = []
-        self.variables: list[str] = []
-        self.functions: list[tuple[str, int]] = []
-        self.labels: list[str] = []
+class _Parser(Scopes):
+    """One pass over one program, by recursive descent."""
 
     # ---- queries
 
@@ -315,20 +307,6 @@ class _Parser(Tokens):
             return self.symbol(), None
         raise Stop(self.unexpected())
 
-    def variable(self) -> tuple[Node, int | None]:
-        name, start = self.text[1:], self.start
-        self.advance()
-        if name == "__loc__":
-            return nodes.Beyond("$__loc__"), None
-        if name in self.variables:
-            return nodes.Variable(name), None
-        if name in FORBIDDEN_VARIABLES:
-            problem = SyntaxProblem(start, f"`${name}` is not available in expressions", FORBIDDEN_VARIABLES[name])
-            self.problems.append(problem)
-            return nodes.Beyond("forbidden"), None
-        self.names.append(Name(name, None, start))
-        return nodes.Variable(name), len(self.names) - 1
-
     def number(self) -> Node:
         text = self.text
         self.advance()
@@ -387,25 +365,6 @@ class _Parser(Tokens):
                 arguments.append(self.query())
             self.expect(")")
         return self.call(text, arguments, start)
-
-    def call(self, name: str, arguments: list[Node], start: int) -> Node:
-        count = len(arguments)
-        if (name, count) in self.functions:
-            return nodes.Beyond("call")
-        if name in FORBIDDEN:
-            self.problems.append(SyntaxProblem(start, f"`{name}` is not available in expressions", FORBIDDEN[name]))
-            return nodes.Beyond("forbidden")
-        counts = KNOWN.get(name)
-        if counts is None:
-            near = suggest(name, [*KNOWN, *(defined for defined, _ in self.functions)])
-            written = f"a variable is written ${name}, a field .{name}"
-            hint = f"{near} {written}" if near else written
-            self.problems.append(SyntaxProblem(start, f"the function {quoted(name)} is not defined", hint))
-        elif count not in counts:
-            takes = " or ".join("no arguments" if n == 0 else f"{n} argument{'s' * (n > 1)}" for n in counts)
-            separated = "arguments are separated by `;`" if count == 1 else None
-            self.problems.append(SyntaxProblem(start, f"`{name}` takes {takes}, not {count}", separated))
-        return nodes.Call(name, tuple(arguments))
 
     def keyword(self) -> Node:
         word, start = self.text, self.start

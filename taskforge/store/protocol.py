@@ -199,6 +199,8 @@ class Stats:
 class Store(Protocol):
     """One database. Methods may be called from one event loop; they never hold a transaction across an await."""
 
+    notices: list[str]
+    """What a person should know about the database's past: one line each, found when it was opened."""
     on_failure: Callable[[BaseException], None]
     """Called once, on the event loop, when nothing can be acknowledged any more: a sync failed, the file is damaged,
     the writer ended. Every later write raises Unavailable; the process has to end with an exit code ≠ 0."""

@@ -53,6 +53,7 @@ class SqliteBackend:
 
     def dump(self) -> Dump:
         conn = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
+        conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         try:
             tables = [name for (name,) in conn.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
             return {

@@ -42,6 +42,7 @@ class ServerProcess:
         self.home = home
         self.environ = clean_environ(home, **{f"TASKFORGE_{key.upper()}": str(value) for key, value in config.items()})
         self.log = home.with_name(f"{home.name}.log")
+        self.command = [sys.executable, "-m", "taskforge", "serve"]
         self.url = ""
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -52,7 +53,7 @@ class ServerProcess:
         port = self.url.rpartition(":")[2] or "0"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "taskforge", "serve", "--port", port],
+                [*self.command, "--port", port],
                 env=self.environ,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import apsw
@@ -10,8 +11,9 @@ import apsw
 from taskforge import __version__
 from taskforge.core.errors import StartupError
 from taskforge.store.migrate import load_migrations, pending
-from taskforge.store.sqlite.connection import Session
-from taskforge.store.sqlite.opening import applied_migrations
+from taskforge.store.sql import load_queries
+from taskforge.store.sqlite.connection import Session, configure_reader, open_connection
+from taskforge.store.sqlite.opening import applied_migrations, startup_errors
 
 
 def look(session: Session, part: Callable[[Session], list[str]]) -> list[str]:
@@ -83,3 +85,20 @@ PARTS: Final[tuple[Callable[[Session], list[str]], ...]] = (
     find_broken_invariants,
 )
 """The parts of a check; each is a read of its own, so that the WAL can be emptied in between."""
+
+
+def check_file(path: Path) -> list[str]:
+    """Run every part on a database file, whether or not a server has it open. Changes nothing.
+
+    StartupError when there is no such file, or it cannot be opened at all.
+    """
+    if not path.is_file():
+        raise StartupError(f"there is no database at {path}; set TASKFORGE_HOME to the home that you mean")
+    with startup_errors(path):
+        conn = open_connection(path)
+        try:
+            configure_reader(conn)
+            session = Session(conn, load_queries("sqlite"))
+            return [finding for part in PARTS for finding in look(session, part)]
+        finally:
+            conn.close()

@@ -19,6 +19,7 @@ from taskforge.core.errors import StartupError
 from taskforge.store.migrate import Applied, Migration, load_migrations, pending
 from taskforge.store.sqlite.connection import APPLICATION_ID, configure_writer, open_connection, require_library
 from taskforge.store.sqlite.marks import mark_open, missing_log, was_open
+from taskforge.store.sqlite.place import doubts_about
 
 _CHECKED_AFTER_CRASH: Final = 16 * 1024 * 1024
 """Size up to which a file is read whole after a crash: about 15 ms a MiB."""
@@ -53,6 +54,8 @@ def prepare(path: Path, backups: Path, now: int, *, vfs: str | None = None) -> P
             _create(path, migrations, now)
         _look_at_files(path)
         has_log = wal_path(path).exists()
+        if not has_log:
+            _look_without_a_trace(path, migrations)
         conn = open_connection(path, vfs=vfs)
         try:
             # Until the file is known to be ours and of our time, closing must not move the WAL into it.
@@ -62,7 +65,7 @@ def prepare(path: Path, backups: Path, now: int, *, vfs: str | None = None) -> P
                 back_up(conn, backups / f"{path.stem}-before-{missing[-1].number:04d}-{now}.db")
                 _apply(conn, missing, now)
             conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
-            notices: list[str] = []
+            notices = doubts_about(path)
             if was_open(conn):
                 notices += [] if has_log else [missing_log(path)]
                 _look_for_damage(conn, path)
@@ -158,6 +161,18 @@ def _look_at_files(path: Path) -> None:
             f"{path} is empty (0 bytes), so what was in it is lost. Nothing was changed. Restore a backup with "
             "`taskforge db restore`, or move the file and what lies beside it away to start anew"
         )
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise StartupError(f"{path} may not be read and written by user {os.geteuid()}: check its owner and mode")
+
+
+def _look_without_a_trace(path: Path, migrations: Sequence[Migration]) -> None:
+    """Refuse what would be refused anyway before SQLite makes a log and its index beside a database that was closed."""
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    conn = apsw.Connection(f"{path.absolute().as_uri()}?immutable=1", flags=flags)
+    try:
+        pending(_look_inside(conn, path), migrations, program_version=__version__, place=str(path))
+    finally:
+        conn.close()
 
 
 def _look_inside(conn: apsw.Connection, path: Path) -> list[Applied]:

@@ -62,7 +62,7 @@ def start_run(
     )  # fmt: skip
     key = session.last_insert_rowid()
     if changes.steps:
-        session.executemany(session.sql["start_run_step"], step_rows(key, changes.steps, large))
+        session.insert("start_run_step", step_rows(key, changes.steps, large))
     _write_rest(session, key, changes, journal, large)
     return StartedRun(new.id, key, number, run.state, True, consequences(session, key, changes))
 

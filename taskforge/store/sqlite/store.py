@@ -316,7 +316,7 @@ class SqliteStore:
         return await self._readers.submit(upkeep.stats, now, self.path)
 
     async def check(self) -> list[str]:
-        findings = list(self.notices)
+        findings: list[str] = []
         for part in health.PARTS:
             findings += await self._readers.submit(health.look, part)
         return findings

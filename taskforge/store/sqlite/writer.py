@@ -29,7 +29,7 @@ GROUP_LIMIT: Final = 256
 QUEUE_LIMIT: Final = 20_000
 """Most verbs that wait; more are refused."""
 
-CHECKPOINT_PAGES: Final = 2_000
+CHECKPOINT_PAGES: Final = 1_000
 """Pages in the WAL at which they are copied into the database, between two groups."""
 
 IDLE_SECONDS: Final = 2.0
@@ -66,6 +66,10 @@ class _Job(NamedTuple):
 _Settled = list[tuple["asyncio.Future[Any]", Any, BaseException | None]]
 
 
+class _MustUndo(Exception):
+    """A verb was refused after it had written."""
+
+
 class Writer:
     """Takes verbs from the event loop and commits them. `on_failure` is called, on the loop, when nothing can be
     acknowledged any more; `failure` then says why."""
@@ -88,6 +92,7 @@ class Writer:
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._queue_limit = queue_limit
         self._closing = False
+        self._ended = False
         self._wal_pages = 0
         self._checkpoint_at = CHECKPOINT_PAGES
         session.conn.set_wal_hook(self._committed)
@@ -101,15 +106,20 @@ class Writer:
 
     def enqueue(self, verb: Callable[..., T], *args: Any) -> asyncio.Future[T]:
         """Queue a verb without waiting for it; order is kept."""
-        if self.failure is not None:
-            raise Unavailable(self.failure)
-        if self._closing:
-            raise Unavailable("the store is closed")
+        if self.failure is not None or self._closing:
+            raise self._refusal()
         if self._queue.qsize() >= self._queue_limit:
             raise Unavailable(f"{self._queue_limit} writes are waiting for the disk; try again in a moment")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put(_Job(verb, args, future))
+        job = _Job(verb, args, future)
+        self._queue.put(job)
+        if self._ended:
+            # The thread may have emptied the queue just before.
+            _settle(_refused([job], self._refusal()))
         return future
+
+    def _refusal(self) -> Unavailable:
+        return Unavailable(self.failure or "the store is closed")
 
     def _announce(self, error: BaseException) -> None:
         self.on_failure(error)
@@ -149,79 +159,70 @@ class Writer:
                     break
                 taken = self._queue.get_nowait()
         if jobs:
-            settled: _Settled = []
             try:
-                self._commit(jobs, settled)
+                settled = self._commit(jobs)
             except BaseException as error:
                 # Nobody may wait for an answer that never comes.
-                settled = [(job.future, None, Unavailable(f"the store failed: {error}")) for job in jobs]
+                self._tell(_refused(jobs, Unavailable(f"the store failed: {error}")))
                 raise
-            finally:
-                self._tell(settled)
+            self._tell(settled)
             if self._wal_pages >= self._checkpoint_at:
                 self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
         return taken is not None
 
-    def _commit(self, jobs: list[_Job], settled: _Settled) -> None:
-        session = self._session
+    def _commit(self, jobs: list[_Job]) -> _Settled:
+        """Run verbs in one transaction and make it durable."""
         if self.failure is not None:
-            settled.extend((job.future, None, Unavailable(self.failure)) for job in jobs)
-            return
+            return _refused(jobs, self._refusal())
         try:
-            session.execute("BEGIN IMMEDIATE")
-            total = self._run_alone(jobs[0], settled) if len(jobs) == 1 else self._run_group(jobs, settled)
-            if total is None:
-                return
-            if total:
-                rows = sorted((kind, state, n) for (kind, state), n in total.items() if n)
-                session.executemany(session.sql["apply_counts"], rows)
-            session.execute("COMMIT")
-            self.commits += 1
-            self.verbs += len(jobs)
+            try:
+                settled = self._run(jobs, savepoints=False)
+            except _MustUndo:
+                self._session.execute("ROLLBACK")
+                settled = self._run(jobs, savepoints=True)
+            self._session.execute("COMMIT")
         except apsw.Error as error:
             self._roll_back()
-            refusal = self._judge(error)
-            settled[:] = [(job.future, None, refusal) for job in jobs]
+            return _refused(jobs, self._judge(error))
+        self.commits += 1
+        self.verbs += len(jobs)
+        return settled
 
-    def _run_alone(self, job: _Job, settled: _Settled) -> dict[tuple[str, str], int] | None:
-        """Run the only verb of a group; its savepoint is the transaction."""
-        session = self._session
-        session.counts = {}
-        try:
-            settled.append((job.future, job.run(session, *job.args), None))
-        except Exception as error:
-            if self._ends_group(error):
-                raise
-            self._roll_back()
-            settled.append((job.future, None, error))
-            return None
-        return session.counts
+    def _run(self, jobs: list[_Job], *, savepoints: bool) -> _Settled:
+        """Run each verb by itself: what one refuses leaves no trace and does not touch the others.
 
-    def _run_group(self, jobs: list[_Job], settled: _Settled) -> dict[tuple[str, str], int]:
+        A savepoint costs a copy of every page that the verb writes, and hardly any verb is refused after it has
+        written. So the group is first run without; when a verb has to be undone after all, it is run again with.
+        """
         session = self._session
-        execute = session.execute
+        execute, total_changes = session.execute, session.conn.total_changes
+        settled: _Settled = []
         total: dict[tuple[str, str], int] = {}
+        execute("BEGIN IMMEDIATE")
         for run, args, future in jobs:
             session.counts = {}
-            execute("SAVEPOINT verb")
+            before = total_changes()
+            if savepoints:
+                execute("SAVEPOINT verb")
             try:
-                result = run(session, *args)
+                settled.append((future, run(session, *args), None))
             except Exception as error:
-                if self._ends_group(error):
+                if isinstance(error, _SHARED_ERRORS) or not session.conn.in_transaction:
                     raise
-                execute("ROLLBACK TO verb")
-                execute("RELEASE verb")
+                if savepoints:
+                    execute("ROLLBACK TO verb")
+                elif total_changes() != before:
+                    raise _MustUndo from error
                 settled.append((future, None, error))
-                continue
-            execute("RELEASE verb")
-            settled.append((future, result, None))
-            for key, difference in session.counts.items():
-                total[key] = total.get(key, 0) + difference
-        return total
-
-    def _ends_group(self, error: Exception) -> bool:
-        """Return whether a verb's error is not its own refusal but the end of the whole transaction."""
-        return isinstance(error, _SHARED_ERRORS) or not self._session.conn.in_transaction
+            else:
+                for key, difference in session.counts.items():
+                    total[key] = total.get(key, 0) + difference
+            if savepoints:
+                execute("RELEASE verb")
+        if total:
+            rows = sorted((kind, state, n) for (kind, state), n in total.items() if n)
+            session.executemany(session.sql["apply_counts"], rows)
+        return settled
 
     def _judge(self, error: apsw.Error) -> BaseException:
         """Return what the callers are told; a fatal error ends all acknowledgements."""
@@ -273,19 +274,26 @@ class Writer:
             self._loop.call_soon_threadsafe(_settle, settled)
 
     def _end(self) -> None:
-        left: _Settled = []
+        self._ended = True
+        left: list[_Job] = []
         with contextlib.suppress(Empty):
             while True:
                 job = self._queue.get_nowait()
                 if job is not None:
-                    left.append((job.future, None, Unavailable(self.failure or "the store is closed")))
-        if left:
-            self._tell(left)
+                    left.append(job)
+        self._tell(_refused(left, self._refusal()))
         with contextlib.suppress(apsw.Error):
             if self.failure is None:
                 mark_closed(self._session.conn)
+            else:
+                # What could not be synced is not taken for good; the next start reads the log as it is on the disk.
+                self._session.conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         with contextlib.suppress(apsw.Error):
             self._session.conn.close()
+
+
+def _refused(jobs: list[_Job], error: BaseException) -> _Settled:
+    return [(job.future, None, error) for job in jobs]
 
 
 def _settle(settled: _Settled) -> None:

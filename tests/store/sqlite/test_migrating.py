@@ -151,6 +151,7 @@ def clear(path: Path) -> None:
             entry.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.crash
 async def test_a_creation_killed_at_any_statement_is_finished_by_the_next_start(
     open_store: OpenStore, path: Path
@@ -166,6 +167,7 @@ async def test_a_creation_killed_at_any_statement_is_finished_by_the_next_start(
     assert statement > 20
 
 
+@pytest.mark.slow
 @pytest.mark.crash
 async def test_a_migration_killed_at_any_statement_leaves_the_old_or_the_new_version(
     open_store: OpenStore, path: Path, monkeypatch: pytest.MonkeyPatch

@@ -15,6 +15,7 @@ import pytest
 
 from taskforge import __version__
 from taskforge.core.errors import StartupError
+from taskforge.store.sqlite.place import doubts_about
 from taskforge.store.sqlite.store import SqliteStore
 from tests.store.desk import Desk
 from tests.store.sqlite.conftest import OpenStore
@@ -138,7 +139,6 @@ async def test_a_log_that_vanished_after_a_crash_is_noticed(open_store: OpenStor
     store = await open_store()
     (notice,) = store.notices
     assert "its log taskforge.db-wal is not there" in notice
-    assert await store.check() == [notice]
 
 
 async def test_a_crash_alone_is_nothing_to_notice(open_store: OpenStore, path: Path) -> None:
@@ -203,6 +203,35 @@ async def test_every_flipped_byte_is_noticed_at_start_or_by_a_check(open_store: 
             await store.close()
     # The pointer map of incremental auto-vacuum and free pages have bytes that mean nothing.
     assert noticed >= pages - 3
+
+
+async def test_a_second_name_of_the_file_is_noticed(open_store: OpenStore, path: Path) -> None:
+    await (await open_store()).close()
+    path.with_name("other.db").hardlink_to(path)
+    (notice,) = (await open_store()).notices
+    assert "has 2 names (hard links)" in notice
+
+
+@pytest.mark.parametrize(
+    ("place", "kind", "warned"),
+    [
+        ("/", "nfs4", True),
+        ("{home}", "nfs", True),
+        ("{home}", "cifs", True),
+        ("{home}", "ext4", False),
+        ("/elsewhere", "nfs", False),
+    ],
+)
+def test_a_network_file_system_is_noticed(tmp_path: Path, place: str, kind: str, warned: bool) -> None:
+    path = tmp_path / "a home" / "taskforge.db"
+    path.parent.mkdir()
+    path.touch()
+    mounts = tmp_path / "mounts"
+    name = place.format(home=path.parent).replace(" ", r"\040")
+    mounts.write_text(f"dev / ext4 rw 0 0\ndev {name} {kind} rw 0 0\nnonsense\n")
+    found = doubts_about(path, mounts)
+    assert any(f"network file system ({kind})" in line for line in found) == warned
+    assert doubts_about(path, tmp_path / "no such file") == []
 
 
 # ---- versions

@@ -438,12 +438,6 @@ SELECT kind, state, n FROM counts;
 -- name: stats_ready
 SELECT count(*), min(available_at) FROM step_runs WHERE state = 'QUEUED' AND available_at <= ?;
 
--- name: property_get
-SELECT value FROM properties WHERE name = ?;
-
--- name: property_put
-INSERT INTO properties (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value;
-
 -- ---- check: each statement returns what breaks the rule, one line each
 
 -- name: check_counts

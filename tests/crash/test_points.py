@@ -1,0 +1,323 @@
+"""`kill -9` at every named point: before and after each verb of the store, before and after each request.
+
+A story reaches its points and says what must be seen after the death. That there is a story for every verb that writes
+is a test of its own: a new verb without one makes it red.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from typing import Any
+
+import pytest
+
+from tests.support.crashing_server import CrashingServer, crashing_server
+from tests.support.faulty_store import WRITE_VERBS
+from tests.support.invariants import check_invariants
+from tests.support.target import Answer, Seen, Target, running_target
+
+pytestmark = [pytest.mark.crash, pytest.mark.slow]
+
+# `think` needs the jq child, so that its outcome is a decision of its own.
+TWO = """
+name: two
+steps:
+  - id: first
+    http: {{method: POST, url: "{url}/${{{{ $input.at }}}}/first", json: 1}}
+    retry: {{max_attempts: 2, initial: 10ms, jitter: none}}
+  - {{id: think, transform: "${{{{ def f: .; $first.body | f }}}}"}}
+  - {{id: second, http: {{method: POST, url: "{url}/${{{{ $input.at }}}}/second", json: "${{{{ $think }}}}"}}}}
+"""
+LATE = """
+name: late
+timeout: 200ms
+steps: [{id: forever, transform: "${{ def f: f; f }}"}]
+"""
+BRIEF = "name: {name}\nsteps: [{{id: a, transform: {value}}}]\n"
+
+Shown = dict[str, Any]
+
+
+@dataclass
+class Stage:
+    """One server and one target for all stories. `at` sets what a story makes apart from the others; `point` is where
+    the server is to die, `when` before or after it."""
+
+    server: CrashingServer
+    target: Target
+    acknowledged: list[str] = field(default_factory=list)
+    at: str = ""
+    point: str = ""
+
+    @property
+    def when(self) -> str:
+        return self.point.split()[0]
+
+    def try_call(self, method: str, path: str, body: Any = None, key: str | None = None) -> Shown | None:
+        """One request that may die with the server; None when it did."""
+        try:
+            status, answer = self.server.call(method, path, body, {"Idempotency-Key": key} if key else None)
+        except (OSError, HTTPException):
+            return None
+        assert status < 300, answer
+        found: Shown = answer or {}
+        if "number" in found:
+            self.acknowledged.append(found["id"])
+        self.acknowledged += found.get("ids", [])
+        return found
+
+    def call(self, method: str, path: str, body: Any = None, key: str | None = None) -> Shown:
+        found = self.try_call(method, path, body, key)
+        assert found is not None, "the server is dead"
+        return found
+
+    def begin(self, workflow: str = "two") -> str:
+        """Start the one run of this story, or find it; returns its id."""
+        run: str = self.call("POST", f"/v1/workflows/{workflow}/runs", {"input": {"at": self.at}}, self.at)["id"]
+        return run
+
+    def shown(self, run: str) -> Shown:
+        return self.call("GET", f"/v1/runs/{run}?wait=30s")
+
+    def script(self, step: str, *answers: Answer) -> None:
+        self.target.answer(f"/{self.at}/{step}", *answers)
+
+    def requests(self, step: str) -> list[Seen]:
+        return self.target.requests(f"/{self.at}/{step}")
+
+    def await_request(self, step: str) -> None:
+        self.target.await_requests(1, f"/{self.at}/{step}")
+
+    def arm(self) -> None:
+        self.server.arm(self.point)
+
+    def die(self, method: str, path: str, body: Any = None, key: str | None = None) -> None:
+        """Send the request during or after which the server dies at the point, and start it again."""
+        self.arm()
+        self.try_call(method, path, body, key)
+        self.revive()
+
+    def die_running(self, workflow: str = "two") -> None:
+        """Start the story's run, on whose way the server dies, and start the server again."""
+        self.die("POST", f"/v1/workflows/{workflow}/runs", {"input": {"at": self.at}}, self.at)
+
+    def revive(self) -> None:
+        """Wait for the death at the point, and start again without it."""
+        assert self.server.await_end() == -signal.SIGKILL
+        self.server.disarm()
+        self.server.start()
+
+    def check_run(self, state: str = "SUCCEEDED", again: int = 0) -> Shown:
+        """The one run of this story ended as it must. Each step was called once, the one in flight at the death perhaps
+        twice (`again` times more where the script asks for it), always with the step's own key."""
+        run = self.shown(self.begin())
+        assert run["state"] == state, run
+        for step in ("first", "second"):
+            keys = Counter(seen.key for seen in self.requests(step))
+            assert set(keys) <= {f"{run['id']}/{step}"}
+            assert keys.total() <= 2 + again
+        if state == "SUCCEEDED":
+            assert [step["state"] for step in run["steps"]] == ["SUCCEEDED"] * 3
+        return run
+
+
+Story = Callable[[Stage], None]
+STORIES: list[tuple[Story, str]] = []
+
+
+def dies_at(*calls: str) -> Callable[[Story], Story]:
+    """Tell the story with a death before and after each of these calls: `finish_attempt 2` is the second one."""
+
+    def add(story: Story) -> Story:
+        STORIES.extend((story, f"{when} {call}") for call in calls for when in ("before", "after"))
+        return story
+
+    return add
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    tmp_path = tmp_path_factory.mktemp("points")
+    with running_target() as target, crashing_server(tmp_path, engine__lease_seconds=1) as server:
+        stage = Stage(server, target)
+        for document in (TWO.format(url=target.url), LATE):
+            stage.call("POST", "/v1/workflows", document.encode())
+        yield stage
+        check_invariants(server.home / "taskforge.db", stage.acknowledged)
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def stage(shared: Stage) -> Iterator[Stage]:
+    shared.at, shared.point = f"story-{next(_numbers)}", ""
+    yield shared
+    shared.server.disarm()
+    if not shared.server.is_running:
+        shared.server.start()
+
+
+# ---- a run on its way
+
+
+@dies_at("start_run 1", "request 1", "finish_attempt 1", "advance_run 1", "request 2", "finish_attempt 2")
+def a_run_goes_on_where_it_was(stage: Stage) -> None:
+    stage.die_running()
+    stage.check_run()
+
+
+@dies_at("lease_steps 1", "advance_run 1")
+def a_retry_that_is_taken_up_is_taken_up_again(stage: Stage) -> None:
+    stage.script("first", Answer(503), Answer())
+    stage.die_running()
+    run = stage.check_run(again=1)
+    assert run["steps"][0]["attempts"][0]["state"] == "FAILED"
+
+
+@dies_at("start_runs 1")
+def a_batch_is_stored_whole_or_not_at_all(stage: Stage) -> None:
+    path = "/v1/runs?workflow=two&limit=500"
+    before = {run["id"] for run in stage.call("GET", path)["items"]}
+    stage.die("POST", "/v1/workflows/two/runs:batch", {"inputs": [{"at": stage.at}] * 5})
+    new = {run["id"] for run in stage.call("GET", path)["items"]} - before
+    assert len(new) == (0 if stage.when == "before" else 5)
+    assert {stage.shown(run)["state"] for run in new} <= {"SUCCEEDED"}
+
+
+@dies_at("resume_wait 1")
+def a_run_whose_time_is_over_fails(stage: Stage) -> None:
+    stage.die_running("late")
+    run = stage.shown(stage.begin("late"))
+    assert (run["state"], run["error"]["code"]) == ("FAILED", "RUN_TIMEOUT")
+
+
+@dies_at("cancel_run 1")
+def a_cancellation_is_stored_or_the_run_goes_on(stage: Stage) -> None:
+    stage.script("first", Answer(hold=True), Answer())
+    run = stage.begin()
+    stage.await_request("first")
+    stage.die("POST", f"/v1/runs/{run}/cancel")
+    stage.check_run("CANCELLED" if stage.when == "after" else "SUCCEEDED")
+
+
+@dies_at("retry_run 1")
+def a_retry_begins_a_generation_or_nothing_changes(stage: Stage) -> None:
+    stage.script("first", Answer(400), Answer())
+    id = stage.begin()
+    assert stage.shown(id)["state"] == "FAILED"
+    stage.die("POST", f"/v1/runs/{id}/retry")
+    run = stage.shown(id)
+    keys = [seen.key for seen in stage.requests("first")]
+    if stage.when == "before":
+        assert (run["state"], run["generation"], keys) == ("FAILED", 1, [f"{id}/first"])
+    else:
+        assert (run["state"], run["generation"], keys) == ("SUCCEEDED", 2, [f"{id}/first", f"{id}/first~2"])
+
+
+@dies_at("register_node 1", "rescue_leases 1")
+def a_run_survives_a_death_at_the_next_start(stage: Stage) -> None:
+    stage.script("first", Answer(hold=True), Answer())
+    stage.begin()
+    stage.await_request("first")
+    stage.server.kill()
+    stage.arm()
+    assert stage.server.try_start() == -signal.SIGKILL
+    stage.server.disarm()
+    stage.server.start()
+    stage.check_run()
+
+
+@dies_at("renew_leases 1", "rescue_leases 1")
+def a_run_survives_a_death_at_the_care_of_leases(stage: Stage) -> None:
+    stage.script("first", Answer(hold=True), Answer())
+    stage.begin()
+    stage.await_request("first")
+    stage.arm()
+    stage.revive()
+    stage.check_run()
+
+
+# ---- what people store
+
+
+@dies_at("publish_workflow 1")
+def a_definition_is_stored_whole_or_not_at_all(stage: Stage) -> None:
+    path, document = f"/v1/workflows/{stage.at}", BRIEF.format(name=stage.at, value=1).encode()
+    stage.die("PUT", path, document)
+    found = stage.call("PUT", path, document)
+    assert (found["version"], found["changed"]) == (1, stage.when == "before")
+
+
+@dies_at("set_enabled 1")
+def a_workflow_is_disabled_or_not(stage: Stage) -> None:
+    path = f"/v1/workflows/{stage.at}"
+    stage.call("PUT", path, BRIEF.format(name=stage.at, value=1).encode())
+    stage.die("PATCH", path, {"enabled": False})
+    assert stage.server.call("POST", f"{path}/runs", {})[0] == (202 if stage.when == "before" else 409)
+
+
+@dies_at("delete_workflow 1")
+def a_workflow_is_deleted_or_not(stage: Stage) -> None:
+    path = f"/v1/workflows/{stage.at}"
+    stage.call("PUT", path, BRIEF.format(name=stage.at, value=1).encode())
+    stage.die("DELETE", path)
+    assert stage.server.call("POST", f"{path}/runs", {})[0] == (202 if stage.when == "before" else 404)
+
+
+@dies_at("discard_dead_letter 1")
+def a_dead_letter_is_discarded_or_open(stage: Stage) -> None:
+    stage.script("first", Answer(400))
+    run = stage.begin()
+    stage.shown(run)
+    letters = stage.call("GET", "/v1/dead-letters?state=OPEN&limit=500")["items"]
+    path = next(f"/v1/dead-letters/{letter['id']}" for letter in letters if letter["run_id"] == run)
+    stage.die("DELETE", path)
+    assert stage.call("GET", path)["state"] == ("OPEN" if stage.when == "before" else "DISCARDED")
+
+
+@dies_at("create_token 1")
+def a_token_is_made_or_not(stage: Stage) -> None:
+    stage.die("POST", "/v1/tokens", {"name": stage.at, "scopes": ["read"]})
+    names = [token["name"] for token in stage.call("GET", "/v1/tokens")["items"]]
+    assert (stage.at in names) == (stage.when == "after")
+
+
+@dies_at("revoke_token 1")
+def a_token_is_revoked_or_not(stage: Stage) -> None:
+    made = stage.call("POST", "/v1/tokens", {"name": stage.at, "scopes": ["read"]})
+    stage.die("DELETE", f"/v1/tokens/{made['id']}")
+    names = [token["name"] for token in stage.call("GET", "/v1/tokens")["items"]]
+    assert (stage.at in names) == (stage.when == "before")
+
+
+@pytest.mark.parametrize(("story", "point"), STORIES, ids=[f"{point}: {story.__name__}" for story, point in STORIES])
+def test_after_a_death(stage: Stage, story: Story, point: str) -> None:
+    stage.point = point
+    story(stage)
+
+
+@pytest.mark.parametrize("step", ["first", "second"])
+def test_a_death_between_request_and_answer_repeats_the_request_once_with_its_key(stage: Stage, step: str) -> None:
+    stage.script(step, Answer(before=lambda seen: os.kill(stage.server.pid, signal.SIGKILL), hold=True), Answer())
+    stage.die_running()
+    run = stage.check_run()
+    assert [seen.key for seen in stage.requests(step)] == [f"{run['id']}/{step}"] * 2
+
+
+NOT_CALLED = {
+    "release_run": "the engine takes no run without deciding",
+    "prune_runs": "retention has no setting yet",
+}
+
+
+def test_there_is_a_story_for_every_verb_that_writes() -> None:
+    points = sorted({point for _, point in STORIES})
+    print(f"{len(points)} points:", *points, sep="\n  ")
+    assert {point.split()[1] for point in points} == WRITE_VERBS - NOT_CALLED.keys() | {"request"}
