@@ -1,0 +1,1 @@
+"""Triggers: what starts runs. Cron expressions and webhook signatures, as pure functions of their arguments."""
