@@ -159,6 +159,30 @@ class MisdirectedHost(TaskForgeError):
     code, status, title = "HOST_REFUSED", 421, "Host refused"
 
 
+class LoopRefused(TaskForgeError):
+    """Too many runs have led to this one: workflows start one another in a circle."""
+
+    code, status, title = "LOOP_REFUSED", 409, "Workflows start one another in a circle"
+
+
+class DeliveryRefused(TaskForgeError):
+    """The delivery is stored as FAILED, and no run was started; `detail.delivery` names it."""
+
+    code, status, title = "DELIVERY_FAILED", 422, "The delivery could not be used"
+
+
+class DeliveryGone(Conflict):
+    """The delivery's body is not kept any more."""
+
+    code, title = "DELIVERY_GONE", "The delivery's body is gone"
+
+
+class HookBusy(TaskForgeError):
+    """Deliveries are not taken now: the disk is nearly full, or too many runs wait. Nothing was stored."""
+
+    code, status, title = "HOOK_BUSY", 503, "Deliveries are not taken now"
+
+
 class TooManyRequests(TaskForgeError):
     code, status, title = "TOO_MANY_REQUESTS", 429, "Too many requests"
 
@@ -187,6 +211,10 @@ class StartupError(TaskForgeError):
 
 class LeaseLost(Exception):
     """The run moved or the attempt's lease is gone: the change was not applied. Reload and decide again."""
+
+
+class ScheduleMoved(Exception):
+    """The schedule was decided on by somebody else, or is not active any more: nothing was done. Read it anew."""
 
 
 @dataclass(frozen=True, slots=True)

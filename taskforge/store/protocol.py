@@ -28,41 +28,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from taskforge.core.snapshot import AttemptRecord, Changes, RunRecord, SignalRecord, StepRecord
-
-
-@dataclass(frozen=True, slots=True)
-class NewRun:
-    """A run to be stored. `input` and `trigger` are JSON text; `request_hash` is the hash of the request's body."""
-
-    id: str
-    workflow: str
-    version: int
-    trigger: str
-    trigger_type: str
-    input: str
-    created_at: int
-    priority: int = 0
-    start_at: int | None = None
-    idempotency_key: str | None = None
-    request_hash: str | None = None
-    lineage: str | None = None
-    """The id of the run that this one replays."""
-    parent: str | None = None
-    """JSON text of `{"key", "run", "path", "signal"?, "depth", "places"}`: the step that started this child run. With
-    `signal` the parent waits, and is told of the end."""
-    parent_key: int | None = None
-
-
-class StartedRun(NamedTuple):
-    """The answer of `start_run`. `created` is False when the Idempotency-Key had started `id` before. `due_at` is what
-    the verbs that apply a decision return: since when a run is due that was given a place by this."""
-
-    id: str
-    key: int
-    number: int
-    state: str
-    created: bool
-    due_at: int | None = None
+from taskforge.store.triggered import NewRun as NewRun
+from taskforge.store.triggered import StartedRun as StartedRun
+from taskforge.store.triggered import TriggerSpec, TriggerStore
 
 
 class WorkflowRow(NamedTuple):
@@ -194,9 +162,12 @@ class Stats:
     dead_letters: int = 0
     db_bytes: int = 0
     wal_bytes: int = 0
+    schedules_overdue: int = 0
+    schedule_overdue_ms: int = 0
+    """How long the schedule has been due that is overdue the most."""
 
 
-class Store(Protocol):
+class Store(TriggerStore, Protocol):
     """One database. Methods may be called from one event loop; they never hold a transaction across an await."""
 
     notices: list[str]
@@ -212,18 +183,31 @@ class Store(Protocol):
     # ---- definitions
 
     async def publish_workflow(
-        self, name: str, document: str, source: str, media: str, description: str | None, now: int
+        self,
+        name: str,
+        document: str,
+        source: str,
+        media: str,
+        description: str | None,
+        now: int,
+        triggers: Sequence[TriggerSpec] = (),
     ) -> Published:
         """Store a new version of `name`, or nothing when `document` equals the newest version's. A deleted workflow
-        comes back, with its numbers going on. A new workflow is enabled."""
+        comes back, with its numbers going on. A new workflow is enabled.
+
+        `triggers` are all that the version has. A schedule that is new, or whose times have changed, begins where its
+        spec says; one that has not changed goes on; one that is gone fires no more."""
         ...
 
-    async def set_enabled(self, name: str, enabled: bool, now: int) -> WorkflowRow:
-        """Raises NotFound."""
+    async def set_enabled(
+        self, name: str, enabled: bool, now: int, triggers: Sequence[TriggerSpec] = ()
+    ) -> WorkflowRow:
+        """Schedules of a disabled workflow fire no more; of one that is enabled, those in `triggers` begin where their
+        specs say. Raises NotFound."""
         ...
 
     async def delete_workflow(self, name: str, now: int) -> None:
-        """Hide the workflow; its versions and runs stay readable. Raises NotFound."""
+        """Hide the workflow; its versions and runs stay readable, its triggers are gone. Raises NotFound."""
         ...
 
     async def get_workflow(self, name: str) -> WorkflowRow:
@@ -365,7 +349,8 @@ class Store(Protocol):
     # ---- holding and state
 
     async def set_hold(self, workflow: str | None, held: bool, now: int) -> None:
-        """Hold a workflow (None: everything) back, or let it go on. Both may be done again. Raises NotFound."""
+        """Hold a workflow (None: everything) back, or let it go on. Both may be done again. Schedules that had a slot
+        meanwhile are due at that slot when it goes on. Raises NotFound."""
         ...
 
     async def list_holds(self) -> list[str]:

@@ -16,7 +16,8 @@ Interrupt = Callable[[], Awaitable[None]]
 _READS = ("get_", "find_", "list_", "load_", "count_", "last_", "next_")
 WRITE_VERBS = frozenset(
     name
-    for name, member in vars(Store).items()
+    for kind in Store.__mro__
+    for name, member in vars(kind).items()
     if inspect.iscoroutinefunction(member)
     and not name.startswith(_READS)
     and name not in ("close", "stats", "check", "ping")

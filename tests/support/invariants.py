@@ -108,6 +108,23 @@ RULES: dict[str, str] = {
             LEFT JOIN attempts AS a
                 ON a.run = s.run AND a.path = s.path AND a.generation = s.generation AND a.state = 'SUCCEEDED'
         WHERE s.kind = 'http' GROUP BY s.run, s.path HAVING count(a.id) <> (s.state = 'SUCCEEDED')""",
+    "I6: a slot that fired has exactly one run, and a run at most one slot": """
+        SELECT d.schedule, d.slot, d.run, count(r.key) FROM slots AS d LEFT JOIN runs AS r ON r.id = d.run
+        WHERE d.decision = 'FIRED' GROUP BY d.schedule, d.slot HAVING count(r.key) <> 1
+        UNION ALL
+        SELECT schedule, min(slot), run, count(*) FROM slots WHERE run IS NOT NULL GROUP BY run HAVING count(*) > 1""",
+    "I6: a run of a schedule has its slot": """
+        SELECT id, trigger ->> '$.scheduled_at' FROM runs
+        WHERE trigger_type = 'cron' AND lineage IS NULL AND id NOT IN (SELECT run FROM slots WHERE run IS NOT NULL)""",
+    "I7: a delivery that was accepted has exactly one run": """
+        SELECT d.id, d.run_id, count(r.key) FROM deliveries AS d LEFT JOIN runs AS r ON r.id = d.run_id
+        WHERE d.state = 'ACCEPTED' GROUP BY d.key HAVING count(r.key) <> 1""",
+    "I7: a delivery id starts one run": """
+        SELECT workflow, trigger, dedupe, count(*) FROM deliveries
+        WHERE state = 'ACCEPTED' AND dedupe IS NOT NULL GROUP BY workflow, trigger, dedupe HAVING count(*) <> 1""",
+    "I7: a duplicate belongs to a delivery that was accepted, with its run": """
+        SELECT d.id, d.dedupe FROM deliveries AS d LEFT JOIN deliveries AS e ON e.id = d.earlier
+        WHERE d.state = 'DUPLICATE' AND (e.state IS NOT 'ACCEPTED' OR e.run_id IS NOT d.run_id)""",
     "I8: an action that is FAILED for good and uncaught has a dead letter": f"""
         WITH {_STEP_SETTINGS}
         SELECT runs.id, s.path, s.generation
@@ -130,7 +147,10 @@ RULES: dict[str, str] = {
         WITH really (kind, state, n) AS (
             SELECT 'run', state, count(*) FROM runs GROUP BY state
             UNION ALL SELECT 'step', state, count(*) FROM step_runs GROUP BY state
-            UNION ALL SELECT 'dead_letter', state, count(*) FROM dead_letters GROUP BY state)
+            UNION ALL SELECT 'dead_letter', state, count(*) FROM dead_letters GROUP BY state
+            UNION ALL SELECT 'delivery', state, count(*) FROM deliveries GROUP BY state
+            UNION ALL SELECT 'inbox', 'BYTES', sum(body_bytes) FROM deliveries WHERE body IS NOT NULL
+                HAVING count(*) > 0)
         SELECT kind, state, counts.n, really.n FROM counts LEFT JOIN really USING (kind, state)
         WHERE counts.n <> coalesce(really.n, 0)
         UNION ALL SELECT kind, state, NULL, really.n FROM really LEFT JOIN counts USING (kind, state)

@@ -1,4 +1,5 @@
-"""What a decision about one run means for others, in the same transaction: places in `concurrency`, child runs.
+"""What a decision about one run means for others, in the same transaction: places in `concurrency`, child runs, and
+the runs that begin when it ends.
 
 Places are derived from the rows of live runs; there is no counter that could leak.
 """
@@ -21,6 +22,7 @@ def consequences(session: Session, key: int, changes: Changes) -> int | None:
     run = changes.run
     if run.state in RUN_TERMINAL:
         session.execute(session.sql["parent_ended"], (key,))
+        session.execute(session.sql["run_ended"], (key, f'"{run.state}"'))
     elif changes.claim is not None and run.state == RunState.QUEUED and run.place is not None:
         due_at = None if changes.claim.queues else changes.now
         session.execute(session.sql["place_claim"], (key, changes.claim.limit, due_at))

@@ -2,40 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from taskforge.core.errors import NotFound
 from taskforge.store.protocol import Published, VersionRow, WorkflowRow
 from taskforge.store.sqlite.connection import Session
+from taskforge.store.sqlite.schedules import end_schedules, sync_triggers
+from taskforge.store.triggered import TriggerSpec
 
 
 def publish_workflow(
-    session: Session, name: str, document: str, source: str, media: str, description: str | None, now: int
+    session: Session,
+    name: str,
+    document: str,
+    source: str,
+    media: str,
+    description: str | None,
+    now: int,
+    triggers: Sequence[TriggerSpec],
 ) -> Published:
     found = session.row("publish_workflow_find", (name,))
     if found is None:
         session.write("publish_workflow_insert", (name, description, now))
         session.write("publish_workflow_version", (name, 1, media, now, document, source))
+        sync_triggers(session, name, triggers, enabled=True)
         return Published(name, 1, changed=True, created=True)
     version, deleted_at, newest = found
     if newest == document:
         if deleted_at is None:
             return Published(name, version, changed=False, created=False)
         session.write("publish_workflow_update", (name, version, description, now))
+        sync_triggers(session, name, triggers, enabled=True)
         return Published(name, version, changed=True, created=True)
     session.write("publish_workflow_version", (name, version + 1, media, now, document, source))
     session.write("publish_workflow_update", (name, version + 1, description, now))
+    enabled = session.rows("set_enabled_before", (name,))[0][0]
+    sync_triggers(session, name, triggers, enabled=bool(enabled))
     return Published(name, version + 1, changed=True, created=deleted_at is not None)
 
 
-def set_enabled(session: Session, name: str, enabled: bool, now: int) -> WorkflowRow:
-    row = session.row("set_enabled", (name, enabled, now))
-    return _workflow(row) if row is not None else _no_workflow(name)
+def set_enabled(session: Session, name: str, enabled: bool, now: int, triggers: Sequence[TriggerSpec]) -> WorkflowRow:
+    before = session.row("set_enabled_before", (name,))
+    if before is None:
+        _no_workflow(name)
+    row = session.rows("set_enabled", (name, enabled, now))[0]
+    if not enabled:
+        end_schedules(session, name)
+    elif not before[0]:
+        sync_triggers(session, name, triggers, enabled=True, anew=True)
+    return _workflow(row)
 
 
 def delete_workflow(session: Session, name: str, now: int) -> None:
     if not session.write("delete_workflow", (name, now)):
         _no_workflow(name)
+    sync_triggers(session, name, (), enabled=False)
 
 
 def get_workflow(session: Session, name: str) -> WorkflowRow:

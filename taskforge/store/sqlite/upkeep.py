@@ -61,7 +61,7 @@ def stats(session: Session, now: int, path: Path) -> Stats:
             found.runs[state] = n
         elif kind == "step":
             found.steps[state] = n
-        elif state == DeadLetterState.OPEN:
+        elif kind == "dead_letter" and state == DeadLetterState.OPEN:
             found.dead_letters = n
     ready, oldest = session.rows("stats_ready", (now,))[0]
     found.ready_steps = ready

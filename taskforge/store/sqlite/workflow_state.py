@@ -25,6 +25,7 @@ def set_hold(session: Session, workflow: str | None, held: bool, now: int) -> No
         session.write("set_hold", (name, now))
     else:
         session.write("set_hold_off", (name,))
+        session.write("set_hold_wake", (workflow,))
 
 
 def list_holds(session: Session) -> list[str]:

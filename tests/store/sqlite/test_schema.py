@@ -16,14 +16,14 @@ from taskforge.store.sqlite.opening import prepare
 
 QUERIES = load_queries("sqlite")
 
-SMALL = {"counts", "tokens", "nodes", "holds"}
+SMALL = {"counts", "tokens", "nodes", "holds", "run_ends"}
 """Tables that hold few rows whatever happens, and may be read whole."""
 
 PARTIAL = {"attempts_leased"}
 """Partial indexes that hold only what is in flight, and may be read whole."""
 
-WHOLE = {"list_rates", "forget_rates"}
-"""Statements that read a table whole, at the start and at each sweep of the retention."""
+WHOLE = {"list_rates", "forget_rates", "list_sources", "prune_deliveries_oldest", "prune_deliveries_bodies"}
+"""Statements that read a table whole, at the start and at each sweep of the retention, or a few rows from its end."""
 
 
 @pytest.fixture

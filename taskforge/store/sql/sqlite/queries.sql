@@ -372,6 +372,178 @@ INSERT INTO workflow_state (workflow, key, value, writer, updated_at) VALUES (?,
 ON CONFLICT (workflow, key) DO UPDATE SET
     value = excluded.value, writer = excluded.writer, updated_at = excluded.updated_at;
 
+-- ---- triggers
+
+-- name: sync_triggers_forget
+DELETE FROM triggers WHERE workflow = ?;
+
+-- name: sync_triggers_insert
+INSERT INTO triggers (workflow, name, kind, source, states) VALUES (?, ?, ?, ?, ?);
+
+-- name: sync_schedules_find
+SELECT trigger, config, active FROM schedules WHERE workflow = ?;
+
+-- name: sync_schedules_begin
+INSERT INTO schedules (workflow, trigger, config, active, cursor, next_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+ON CONFLICT (workflow, trigger) DO UPDATE
+SET config = ?3, active = ?4, cursor = ?5, next_at = ?6, held_at = NULL;
+
+-- name: sync_schedules_keep
+UPDATE schedules SET config = ?3 WHERE workflow = ?1 AND trigger = ?2;
+
+-- name: sync_schedules_end
+UPDATE schedules SET active = 0, next_at = NULL, held_at = NULL WHERE workflow = ?1 AND trigger = ?2;
+
+-- name: sync_schedules_end_all
+UPDATE schedules SET active = 0, next_at = NULL, held_at = NULL WHERE workflow = ?;
+
+-- name: set_enabled_before
+SELECT enabled FROM workflows WHERE name = ? AND deleted_at IS NULL;
+
+-- name: set_hold_wake
+UPDATE schedules SET next_at = min(next_at, held_at), held_at = NULL
+WHERE next_at IS NOT NULL AND held_at IS NOT NULL AND (?1 IS NULL OR workflow = ?1);
+
+-- name: list_due_schedules
+SELECT id, workflow, trigger, config, active, cursor, next_at, held_at, last_slot, missed
+FROM schedules WHERE next_at <= ? ORDER BY next_at LIMIT ?;
+
+-- name: next_schedule
+SELECT min(next_at) FROM schedules WHERE next_at IS NOT NULL;
+
+-- name: fire_schedule_move
+UPDATE schedules
+SET cursor = ?3, next_at = ?4, last_slot = coalesce(?5, last_slot), missed = missed + ?6,
+    held_at = CASE WHEN ?7 IS NULL THEN NULL ELSE coalesce(held_at, ?7) END
+WHERE id = ?1 AND cursor = ?2 AND active = 1;
+
+-- name: fire_schedule_slot
+INSERT INTO slots (schedule, slot, decision, at, until, covers, late, run, error) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (schedule, slot) DO UPDATE
+SET decision = excluded.decision, at = excluded.at, until = excluded.until, covers = excluded.covers,
+    late = excluded.late, run = excluded.run, error = excluded.error
+WHERE slots.decision = 'HELD';
+
+-- name: list_schedules
+SELECT s.id, s.workflow, s.trigger, s.config, s.active, s.cursor, s.next_at, s.held_at, s.last_slot, s.missed
+FROM schedules AS s JOIN triggers AS t ON t.workflow = s.workflow AND t.name = s.trigger
+WHERE s.id > ?2 AND (?1 IS NULL OR s.workflow = ?1) ORDER BY s.id LIMIT ?3;
+
+-- name: list_slots
+SELECT slot, decision, at, until, covers, late, run, error FROM slots WHERE schedule = ? ORDER BY slot DESC LIMIT ?;
+
+-- name: find_slot
+SELECT d.slot, d.decision, d.at, d.until, d.covers, d.late, d.run, d.error
+FROM schedules AS s JOIN slots AS d ON d.schedule = s.id
+WHERE s.workflow = ?2 AND s.trigger = ?3 AND d.slot = ?4 AND d.run = ?1;
+
+-- name: count_overdue
+SELECT count(*), min(next_at) FROM schedules WHERE next_at < ?;
+
+-- name: prune_slots_schedules
+SELECT id FROM schedules WHERE id > ? ORDER BY id LIMIT ?;
+
+-- name: prune_slots
+DELETE FROM slots WHERE schedule = ? AND slot < ? AND at < ?;
+
+-- name: accept_delivery_earlier
+SELECT d.id, d.run_id, d.run_key, d.run_number, r.state
+FROM deliveries AS d LEFT JOIN runs AS r ON r.key = d.run_key AND r.id = d.run_id
+WHERE d.workflow = ? AND d.trigger = ? AND d.dedupe = ? AND d.state = 'ACCEPTED';
+
+-- name: accept_delivery_pending
+SELECT r.key, r.id, r.number
+FROM deliveries AS d JOIN runs AS r ON r.key = d.run_key
+WHERE d.workflow = ?1 AND d.trigger = ?2 AND d.debounce = ?3 AND d.state = 'ACCEPTED' AND r.id = d.run_id
+    AND r.state = 'QUEUED' AND r.owner IS NULL AND r.start_at > ?4
+ORDER BY d.key DESC LIMIT 1;
+
+-- name: accept_delivery_replace
+UPDATE runs
+SET version = ?2, input = ?3, trigger = ?4, large = ?5, start_at = ?6, due_at = ?7, priority = ?8,
+    revision = revision + 1
+WHERE key = ?1;
+
+-- name: accept_delivery_forget_large
+DELETE FROM outputs WHERE run = ? AND path = '' AND field IN ('input', 'trigger');
+
+-- name: accept_delivery_insert
+INSERT INTO deliveries (
+    id, workflow, trigger, version, state, received_at, method, dedupe, debounce, run_key, run_id, run_number, earlier,
+    replay_of, error, body_bytes, query, headers, body
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: find_delivery
+SELECT key, id, workflow, trigger, version, state, received_at, method, query, headers, body_bytes, body IS NOT NULL,
+    dedupe, run_id, run_number, earlier, replay_of, error
+FROM deliveries WHERE workflow = ? AND trigger = ? AND dedupe = ? AND state = 'ACCEPTED';
+
+-- name: get_delivery
+SELECT key, id, workflow, trigger, version, state, received_at, method, query, headers, body_bytes, body IS NOT NULL,
+    dedupe, run_id, run_number, earlier, replay_of, error
+FROM deliveries WHERE id = ?;
+
+-- name: find_delivery_body
+SELECT body FROM deliveries WHERE id = ?;
+
+-- name: list_deliveries
+SELECT key, id, workflow, trigger, version, state, received_at, method, query, headers, body_bytes, body IS NOT NULL,
+    dedupe, run_id, run_number, earlier, replay_of, error
+FROM deliveries
+WHERE key < ?1 AND key >= ?2 AND (?3 IS NULL OR trigger = ?3) AND (?4 IS NULL OR state = ?4)
+    AND (?5 IS NULL OR instr(lower(headers), ?5) OR instr(lower(query), ?5)
+        OR instr(lower(CAST(body AS TEXT)), ?5))
+ORDER BY key DESC LIMIT ?6;
+
+-- name: list_deliveries_of_workflow
+SELECT key, id, workflow, trigger, version, state, received_at, method, query, headers, body_bytes, body IS NOT NULL,
+    dedupe, run_id, run_number, earlier, replay_of, error
+FROM deliveries
+WHERE workflow = ?7 AND key < ?1 AND key >= ?2 AND (?3 IS NULL OR trigger = ?3) AND (?4 IS NULL OR state = ?4)
+    AND (?5 IS NULL OR instr(lower(headers), ?5) OR instr(lower(query), ?5)
+        OR instr(lower(CAST(body AS TEXT)), ?5))
+ORDER BY key DESC LIMIT ?6;
+
+-- name: list_deliveries_bounds
+SELECT (SELECT min(key) FROM deliveries), (SELECT max(key) FROM deliveries);
+
+-- name: prune_deliveries_oldest
+SELECT key, state, received_at, body IS NOT NULL, body_bytes FROM deliveries ORDER BY key LIMIT ?;
+
+-- name: prune_deliveries_delete
+DELETE FROM deliveries WHERE key = ?;
+
+-- name: prune_deliveries_bytes
+SELECT n FROM counts WHERE kind = 'inbox' AND state = 'BYTES';
+
+-- name: prune_deliveries_bodies
+SELECT key, body_bytes FROM deliveries WHERE body IS NOT NULL ORDER BY key LIMIT ?;
+
+-- name: prune_deliveries_forget
+UPDATE deliveries SET body = NULL WHERE key = ?;
+
+-- name: count_queued
+SELECT n FROM counts WHERE kind = 'run' AND state = 'QUEUED';
+
+-- name: list_sources
+SELECT DISTINCT source FROM triggers WHERE source IS NOT NULL;
+
+-- name: run_ended
+INSERT OR REPLACE INTO run_ends (run, workflow, trigger, generation)
+SELECT r.key, t.workflow, t.name, r.generation
+FROM runs AS r JOIN triggers AS t ON t.source = r.workflow
+    JOIN workflows AS w ON w.name = t.workflow
+WHERE r.key = ?1 AND instr(t.states, ?2) AND w.enabled = 1 AND w.deleted_at IS NULL;
+
+-- name: list_ends
+SELECT run, workflow, trigger, generation FROM run_ends ORDER BY run LIMIT ?;
+
+-- name: list_ends_of_run
+SELECT run, workflow, trigger, generation FROM run_ends WHERE run = ? LIMIT ?;
+
+-- name: start_on_end_take
+DELETE FROM run_ends WHERE run = ? AND workflow = ? AND trigger = ? AND generation = ?;
+
 -- ---- dead letters
 
 -- name: get_dead_letter
@@ -445,6 +617,8 @@ WITH really (kind, state, n) AS (
     SELECT 'run', state, count(*) FROM runs GROUP BY state
     UNION ALL SELECT 'step', state, count(*) FROM step_runs GROUP BY state
     UNION ALL SELECT 'dead_letter', state, count(*) FROM dead_letters GROUP BY state
+    UNION ALL SELECT 'delivery', state, count(*) FROM deliveries GROUP BY state
+    UNION ALL SELECT 'inbox', 'BYTES', sum(body_bytes) FROM deliveries WHERE body IS NOT NULL HAVING count(*) > 0
 ),
 both (kind, state, kept, n) AS (
     SELECT counts.kind, counts.state, counts.n, coalesce(really.n, 0)

@@ -183,6 +183,101 @@ CREATE TABLE journal (
 -- list_journal of one run.
 CREATE INDEX journal_run ON journal (run);
 
+-- ---- triggers
+
+-- The triggers of the current versions of workflows that are not deleted.
+CREATE TABLE triggers (
+    workflow TEXT NOT NULL REFERENCES workflows (name),
+    name TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    -- For the ends of runs: the workflow, and the states as a list.
+    source TEXT,
+    states TEXT,
+    PRIMARY KEY (workflow, name)
+) STRICT, WITHOUT ROWID;
+
+-- The end of a run.
+CREATE INDEX triggers_source ON triggers (source) WHERE source IS NOT NULL;
+
+-- What time fires. A row stays when its trigger is gone, so that no slot fires again if it comes back. Times are those
+-- of the wall clock; `cursor` is the last slot that was decided on.
+CREATE TABLE schedules (
+    id INTEGER PRIMARY KEY,
+    workflow TEXT NOT NULL REFERENCES workflows (name),
+    trigger TEXT NOT NULL,
+    config TEXT NOT NULL,
+    active INTEGER NOT NULL CHECK (active IN (0, 1)),
+    cursor INTEGER NOT NULL,
+    next_at INTEGER CHECK (active = 1 OR next_at IS NULL),
+    held_at INTEGER,
+    last_slot INTEGER,
+    missed INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (workflow, trigger)
+) STRICT;
+
+-- list_due_schedules, next_schedule, count_overdue.
+CREATE INDEX schedules_due ON schedules (next_at) WHERE next_at IS NOT NULL;
+
+-- Decisions on slots: one row starts at most one run, in the transaction that writes it.
+CREATE TABLE slots (
+    schedule INTEGER NOT NULL REFERENCES schedules (id),
+    slot INTEGER NOT NULL,
+    decision TEXT NOT NULL CHECK (decision IN ('FIRED', 'MISSED', 'HELD', 'FAILED')),
+    at INTEGER NOT NULL,
+    until INTEGER,
+    covers INTEGER NOT NULL,
+    late INTEGER NOT NULL CHECK (late IN (0, 1)),
+    run TEXT,
+    error TEXT,
+    PRIMARY KEY (schedule, slot)
+) STRICT, WITHOUT ROWID;
+
+-- Verified requests, byte for byte. `body` is NULL when it is not kept any more.
+CREATE TABLE deliveries (
+    key INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    workflow TEXT NOT NULL,
+    trigger TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('ACCEPTED', 'FILTERED', 'DUPLICATE', 'FAILED')),
+    received_at INTEGER NOT NULL,
+    method TEXT NOT NULL,
+    dedupe TEXT,
+    debounce TEXT,
+    run_key INTEGER,
+    run_id TEXT,
+    run_number INTEGER,
+    earlier TEXT,
+    replay_of TEXT,
+    error TEXT,
+    body_bytes INTEGER NOT NULL,
+    query TEXT NOT NULL,
+    headers TEXT NOT NULL,
+    body BLOB,
+    CHECK ((state IN ('ACCEPTED', 'DUPLICATE')) = (run_id IS NOT NULL))
+) STRICT;
+
+-- accept_delivery: a delivery id starts one run.
+CREATE UNIQUE INDEX deliveries_dedupe ON deliveries (workflow, trigger, dedupe)
+    WHERE dedupe IS NOT NULL AND state = 'ACCEPTED';
+-- accept_delivery: the run that waits for the end of a burst.
+CREATE INDEX deliveries_debounce ON deliveries (workflow, trigger, debounce) WHERE debounce IS NOT NULL;
+-- list_deliveries of a workflow.
+CREATE INDEX deliveries_workflow ON deliveries (workflow);
+-- prune_deliveries.
+CREATE INDEX deliveries_kept ON deliveries (key) WHERE body IS NOT NULL;
+
+-- Ends of runs for which a trigger has not started its run yet.
+CREATE TABLE run_ends (
+    run INTEGER NOT NULL REFERENCES runs (key) ON DELETE CASCADE,
+    workflow TEXT NOT NULL,
+    trigger TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    PRIMARY KEY (run, workflow, trigger)
+) STRICT, WITHOUT ROWID;
+
+-- ---- the rest
+
 -- Rate limits: the time at which the next attempt may begin when all are spread evenly.
 CREATE TABLE rates (
     key TEXT PRIMARY KEY,
@@ -222,7 +317,7 @@ CREATE TABLE nodes (
 
 -- How many rows there are, kept in the transactions that change them.
 CREATE TABLE counts (
-    kind TEXT NOT NULL CHECK (kind IN ('run', 'step', 'dead_letter')),
+    kind TEXT NOT NULL CHECK (kind IN ('run', 'step', 'dead_letter', 'delivery', 'inbox')),
     state TEXT NOT NULL,
     n INTEGER NOT NULL,
     PRIMARY KEY (kind, state)
