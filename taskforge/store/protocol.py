@@ -31,6 +31,7 @@ from taskforge.core.snapshot import AttemptRecord, Changes, RunRecord, SignalRec
 from taskforge.store.triggered import NewRun as NewRun
 from taskforge.store.triggered import StartedRun as StartedRun
 from taskforge.store.triggered import TriggerSpec, TriggerStore
+from taskforge.store.values import ValueStore
 
 
 class WorkflowRow(NamedTuple):
@@ -167,7 +168,7 @@ class Stats:
     """How long the schedule has been due that is overdue the most."""
 
 
-class Store(TriggerStore, Protocol):
+class Store(TriggerStore, ValueStore, Protocol):
     """One database. Methods may be called from one event loop; they never hold a transaction across an await."""
 
     notices: list[str]

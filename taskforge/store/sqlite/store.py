@@ -38,6 +38,7 @@ from taskforge.store.sqlite import (
     run_reads,
     runs,
     schedules,
+    stored_values,
     tokens,
     upkeep,
     workflow_state,
@@ -59,6 +60,7 @@ from taskforge.store.triggered import (
     Start,
     TriggerSpec,
 )
+from taskforge.store.values import SecretRow, VarRow
 
 _ENCODE_HERE = 32_768
 """Characters of large values up to which they are compressed on the event loop; more go to a reader's thread."""
@@ -365,6 +367,26 @@ class SqliteStore:
         if start is None:
             return None, None
         return _journal(start[1]), await self._encode(start[1], start[0])
+
+    # ---- secrets and variables
+
+    async def put_secret(self, name: str, sealed: bytes, key_id: str, now: int) -> SecretRow:
+        return await self._writer.submit(stored_values.put_secret, name, sealed, key_id, now)
+
+    async def list_secrets(self) -> list[SecretRow]:
+        return await self._readers.submit(stored_values.list_secrets)
+
+    async def delete_secret(self, name: str) -> None:
+        await self._writer.submit(stored_values.delete_secret, name)
+
+    async def put_var(self, name: str, value: str, now: int) -> VarRow:
+        return await self._writer.submit(stored_values.put_var, name, value, now)
+
+    async def list_vars(self) -> list[VarRow]:
+        return await self._readers.submit(stored_values.list_vars)
+
+    async def delete_var(self, name: str) -> None:
+        await self._writer.submit(stored_values.delete_var, name)
 
     # ---- dead letters
 

@@ -16,7 +16,7 @@ from taskforge.store.sqlite.opening import prepare
 
 QUERIES = load_queries("sqlite")
 
-SMALL = {"counts", "tokens", "nodes", "holds", "run_ends"}
+SMALL = {"counts", "tokens", "nodes", "holds", "run_ends", "secrets", "vars"}
 """Tables that hold few rows whatever happens, and may be read whole."""
 
 PARTIAL = {"attempts_leased"}

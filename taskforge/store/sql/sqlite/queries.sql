@@ -575,6 +575,34 @@ SELECT id, name, hash, scopes, created_at, expires_at FROM tokens WHERE hash = ?
 -- name: revoke_token
 DELETE FROM tokens WHERE id = ?;
 
+-- ---- secrets and variables
+
+-- name: put_secret
+INSERT INTO secrets (name, sealed, key_id, created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?4)
+ON CONFLICT (name) DO UPDATE SET sealed = excluded.sealed, key_id = excluded.key_id, updated_at = excluded.updated_at;
+
+-- name: find_secret
+SELECT name, sealed, key_id, created_at, updated_at FROM secrets WHERE name = ?;
+
+-- name: list_secrets
+SELECT name, sealed, key_id, created_at, updated_at FROM secrets ORDER BY name;
+
+-- name: delete_secret
+DELETE FROM secrets WHERE name = ?;
+
+-- name: put_var
+INSERT INTO vars (name, value, created_at, updated_at) VALUES (?1, ?2, ?3, ?3)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at;
+
+-- name: find_var
+SELECT name, value, created_at, updated_at FROM vars WHERE name = ?;
+
+-- name: list_vars
+SELECT name, value, created_at, updated_at FROM vars ORDER BY name;
+
+-- name: delete_var
+DELETE FROM vars WHERE name = ?;
+
 -- ---- nodes and upkeep
 
 -- name: register_node

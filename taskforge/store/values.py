@@ -1,0 +1,52 @@
+"""The store's verbs for secrets and variables: part of `store.protocol.Store`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+
+class SecretRow(NamedTuple):
+    """A secret as it is stored: sealed with the key that `key_id` names."""
+
+    name: str
+    sealed: bytes
+    key_id: str
+    created_at: int
+    updated_at: int
+
+
+class VarRow(NamedTuple):
+    """A variable; `value` is JSON text."""
+
+    name: str
+    value: str
+    created_at: int
+    updated_at: int
+
+
+class ValueStore(Protocol):
+    """Secrets and variables of the whole home. There are few, so lists are not paged."""
+
+    async def put_secret(self, name: str, sealed: bytes, key_id: str, now: int) -> SecretRow:
+        """Store a secret, or replace it; `created_at` stays that of the first."""
+        ...
+
+    async def list_secrets(self) -> list[SecretRow]:
+        """By name."""
+        ...
+
+    async def delete_secret(self, name: str) -> None:
+        """Raises NotFound."""
+        ...
+
+    async def put_var(self, name: str, value: str, now: int) -> VarRow:
+        """Store a variable (JSON text), or replace it."""
+        ...
+
+    async def list_vars(self) -> list[VarRow]:
+        """By name."""
+        ...
+
+    async def delete_var(self, name: str) -> None:
+        """Raises NotFound."""
+        ...
