@@ -77,10 +77,11 @@ def _parser(environ: Mapping[str, str]) -> Callable[[bytes, Media], Definition]:
     from taskforge.core.definition import DefinitionLimits, parse_definition
     from taskforge.expressions.template import parse_template
     from taskforge.steps.registry import load_kinds
+    from taskforge.triggers.schedule import parse_schedule
 
     given, kinds = load_settings(resolve_home(environ), environ).limits, load_kinds()
     limits = DefinitionLimits(document_bytes=given.document_bytes, steps=given.steps, nesting=given.nesting)
-    return lambda content, media: parse_definition(content, media, kinds, parse_template, limits)
+    return lambda content, media: parse_definition(content, media, kinds, parse_template, limits, parse_schedule)
 
 
 def _ask_jq(checked: Sequence[Checked]) -> list[Checked]:

@@ -29,7 +29,18 @@ from taskforge.core.errors import InvalidDefinition
 from taskforge.core.findings import Findings, Locate
 from taskforge.core.input_schema import check_schema
 from taskforge.core.kind import Kinds
-from taskforge.core.model import JSON, Concurrency, Evaluation, Plan, Retry, Step, Template
+from taskforge.core.model import (
+    JSON,
+    Concurrency,
+    Evaluation,
+    Name,
+    Plan,
+    Retry,
+    Step,
+    Template,
+    Trigger,
+    WebhookTrigger,
+)
 from taskforge.core.problem import InvalidDocument, Pointer, Problem, format_path
 from taskforge.core.scope import BEFORE, Scope, names_of
 from taskforge.core.source import DocumentLimits
@@ -38,6 +49,7 @@ __all__ = ["Definition", "DefinitionLimits", "PlacedExpression", "load_plan", "p
 
 Media = Literal["yaml", "json"]
 ParseTemplate = Callable[[JSON], Template]
+ParseSchedule = Callable[[JSON], Any]
 
 KEYS = (
     "name",
@@ -66,6 +78,7 @@ class PlacedExpression:
     source: str
     pointer: Pointer
     offset: int
+    names: tuple[Name, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +100,12 @@ class Definition:
 
 
 def parse_definition(
-    text: bytes, media: Media, kinds: Kinds, parse_template: ParseTemplate, limits: DefinitionLimits = DEFAULT_LIMITS
+    text: bytes,
+    media: Media,
+    kinds: Kinds,
+    parse_template: ParseTemplate,
+    limits: DefinitionLimits = DEFAULT_LIMITS,
+    parse_schedule: ParseSchedule | None = None,
 ) -> Definition:
     """Read and check a document. Raises InvalidDefinition with every error; nothing else, whatever the bytes are."""
     try:
@@ -95,27 +113,30 @@ def parse_definition(
     except InvalidDocument as error:
         raise _refused(error.problems) from None
     findings = Findings(document.locate)
-    reading = Reading(findings, kinds, parse_template, limits)
+    reading = Reading(findings, kinds, parse_template, limits, parse_schedule=parse_schedule)
     value = document.value
     plan = _read_document(reading, value)
     if findings.errors or plan is None:
         raise _refused(findings.errors)
     expressions = tuple(
-        PlacedExpression(expression.source, place, expression.offset)
+        PlacedExpression(expression.source, place, expression.offset, tuple(expression.names))
         for use in reading.uses
         for place, expression in _placed(use)
     )
     return Definition(plan, value, document.source, media, findings.warnings, expressions, document.locate)
 
 
-def load_plan(document: JSON, kinds: Kinds, parse_template: ParseTemplate) -> Plan:
+def load_plan(
+    document: JSON, kinds: Kinds, parse_template: ParseTemplate, parse_schedule: ParseSchedule | None = None
+) -> Plan:
     """Make the plan of a stored document. It was checked when it was stored: names and schemas are not checked again.
 
     InvalidDefinition when it cannot be read any more, as when a kind of step is no longer installed.
     """
     findings = Findings()
     limits = DefinitionLimits(steps=1_000_000, nesting=100)
-    plan = _read_document(Reading(findings, kinds, parse_template, limits, strict=False), document)
+    reading = Reading(findings, kinds, parse_template, limits, strict=False, parse_schedule=parse_schedule)
+    plan = _read_document(reading, document)
     if findings.errors or plan is None:
         raise _refused(findings.errors)
     return plan
@@ -161,7 +182,7 @@ def _read_document(reading: Reading, value: JSON) -> Plan | None:
     inputs = _read_inputs(reading, value)
     scope = Scope(findings)
     visible = _check_names(reading, scope, parts, retry.get("when")) if reading.strict else set()
-    triggers = read_triggers(reading, value.get("triggers"), inputs, scope, visible)
+    triggers = read_triggers(reading, value.get("triggers"), inputs, scope, visible, value.get("name"))
     return _make_plan(reading, value, parts, inputs, triggers)
 
 
@@ -197,7 +218,7 @@ def _make_plan(
     value: dict[str, JSON],
     parts: _Parts,
     inputs: JSON,
-    triggers: dict[str, JSON],
+    triggers: dict[str, Trigger],
 ) -> Plan:
     name = _read_name(reading, value)
     used = names_of(reading.uses)
@@ -206,6 +227,9 @@ def _make_plan(
         evaluations["output"] = Evaluation(None, parts.output.template)
     if parts.key is not None:
         evaluations["concurrency"] = Evaluation(None, parts.key.template)
+    for trigger in triggers.values():
+        if isinstance(trigger, WebhookTrigger) and trigger.respond is not None:
+            evaluations[f"respond {trigger.name}"] = trigger.respond
     steps, on_failure, last = map(_steps_of, (parts.steps, parts.on_failure, parts.last))
     notify = tuple((message.states, message.step) for message in parts.notify)
     index = {step.id: step for step in _all_steps((*steps, *on_failure, *last, *(step for _, step in notify)))}
@@ -228,6 +252,7 @@ def _make_plan(
         max_queue_ms=_read_bound(reading, value, "max_queue_time"),
         priority=_read_priority(reading, value.get("priority", 0)),
         notify=notify,
+        uses_raw_body=bool(used.get("trigger", set()) & {None, "raw_body"}),
         has_children=any(step.kind.name == "workflow" for step in index.values()),
     )
 

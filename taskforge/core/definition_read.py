@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from taskforge.core.durations import format_duration, parse_duration
 from taskforge.core.findings import Findings
@@ -79,6 +79,8 @@ class Reading:
     parse_template: Callable[[JSON], Template]
     limits: DefinitionLimits
     strict: bool = True
+    parse_schedule: Callable[[JSON], Any] | None = None
+    """Reads a time trigger's settings; its error has `key`, `column` (of the key's text) and `hint`."""
     uses: list[Use] = field(default_factory=list)
 
     def template(self, pointer: Pointer, value: JSON, what: str) -> Use | None:

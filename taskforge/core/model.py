@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from taskforge.core.errors import Failure
+from taskforge.core.verify_config import VerifyConfig
 
 if TYPE_CHECKING:
     from taskforge.core.kind import Kind
@@ -98,6 +99,47 @@ class RateLimit:
     per_ms: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Trigger:
+    """What starts runs. `input` is evaluated to the run's input; None: the defaults."""
+
+    name: str
+    input: Evaluation | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TimeTrigger(Trigger):
+    """Fires at times. `config` are its settings as written; `schedule` what `triggers.schedule` made of them."""
+
+    config: JSON = None
+    schedule: Any = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WebhookTrigger(Trigger):
+    """Fires at requests. Every method is taken without `methods`. `dedupe` gives the delivery's id, `condition` null
+    where it is filtered out, `debounce` the key of a burst, of which one run is made `debounce_ms` after its last."""
+
+    verify: VerifyConfig = field(default_factory=lambda: VerifyConfig("none"))
+    methods: frozenset[str] = frozenset()
+    dedupe: Evaluation | None = None
+    condition: Evaluation | None = None
+    respond: Evaluation | None = None
+    """Of the run: `{status, headers, body}`; also in `Plan.evaluations`, as `respond NAME`."""
+    respond_ms: int = 0
+    rate_limit: RateLimit | None = None
+    debounce: Evaluation | None = None
+    debounce_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunTrigger(Trigger):
+    """Fires when a run of another workflow ends in one of the states."""
+
+    workflow: str = ""
+    states: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Concurrency:
     """How many runs of a workflow, and key, are between start and end at once. The key is the run's evaluation
@@ -165,7 +207,7 @@ class Plan:
     steps: tuple[Step, ...]
     evaluations: dict[str, Evaluation]
     """Of the run itself, by name: `output`, `concurrency`."""
-    triggers: dict[str, JSON]
+    triggers: dict[str, Trigger]
     index: dict[str, Step]
     document: JSON
     uses_run_number: bool = False
@@ -179,6 +221,8 @@ class Plan:
     notify: tuple[tuple[frozenset[str], Step], ...] = ()
     """Messages as steps, each with the states of the run in which it is sent."""
     has_children: bool = False
+    uses_raw_body: bool = False
+    """Whether an expression may look at `$trigger.raw_body`."""
 
 
 @dataclass(frozen=True, slots=True)

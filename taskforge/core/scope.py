@@ -22,7 +22,10 @@ BEFORE = tuple(root for root in ROOTS if root != "steps")
 """What is there before the first step has run."""
 
 RUN_FIELDS = ("id", "number", "workflow", "version", "started_at", "resume_url", "resume_urls")
-TRIGGER_FIELDS = ("type", "body", "raw_body", "headers", "query", "method", "scheduled_at")
+TRIGGER_FIELDS = (
+    "type", "name", "body", "raw_body", "headers", "query", "method", "delivery", "scheduled_at", "late", "run",
+    "number", "workflow", "state", "output", "error", "step", "depth",
+)  # fmt: skip
 
 _ELSEWHERE = {
     "error": "$error is there only in catch, finally, undo, on_failure and notify, and in retry.when",
@@ -41,6 +44,7 @@ _STORED = {
     "foreach": "the items of a foreach",
     "concurrency": "a concurrency key",
     "rate_limit": "a rate limit's key",
+    "trigger_input": "a run's input",
 }
 _RANKS: dict[Zone, int] = {"main": 0, "undo": 1, "on_failure": 2, "finally": 3, "notify": 4}
 

@@ -3,8 +3,8 @@ for. The verbs and what they mean; `protocol.Store` includes them.
 
 **Schedules.** One row for each trigger that time fires. `cursor` is the last slot that was decided on (or where the
 schedule began), `next_at` when it is looked at again; NULL when nothing is to come, or the workflow is disabled or
-deleted. Slots are rows, unique by (schedule, slot): a slot that FIRED is never decided on again. Times of schedules are
-those of the wall clock.
+deleted. Slots are rows, unique by (schedule, slot): one that was decided on (but for one that was only held back) is
+never decided on again. Times of schedules are those of the wall clock.
 
 **Deliveries.** Every delivery that was verified is stored as it came, before it is answered. One that is ACCEPTED has
 started its run in the same transaction; another one with its dedupe key is a DUPLICATE of it.
@@ -84,6 +84,7 @@ class ScheduleRow(NamedTuple):
     trigger: str
     config: str
     active: bool
+    began_at: int
     cursor: int
     next_at: int | None
     held_at: int | None
@@ -92,14 +93,16 @@ class ScheduleRow(NamedTuple):
 
 
 class SlotRow(NamedTuple):
-    """A decision on a slot, or on all `covers` slots from `slot` to `until`. `decision`: FIRED, MISSED, HELD, FAILED."""
+    """A decision on a slot, or on all `covers` slots from `slot` to `until` (`more`: there were more than counted).
+    `code` is a code of `triggers.policy.SLOT_CODES`, SLOT_HELD or SLOT_FAILED; SLOT_FIRED and SLOT_LATE have a run.
+    `error` is JSON text of `{code, message}`."""
 
     slot: int
-    decision: str
+    code: str
     at: int
-    until: int | None = None
+    until: int
     covers: int = 1
-    late: bool = False
+    more: bool = False
     run: str | None = None
     error: str | None = None
 

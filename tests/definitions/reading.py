@@ -9,13 +9,14 @@ from taskforge.core.errors import InvalidDefinition
 from taskforge.core.problem import Problem, format_problem
 from taskforge.expressions.template import parse_template
 from taskforge.steps.registry import built_in_kinds
+from taskforge.triggers.schedule import parse_schedule
 
 KINDS = built_in_kinds()
 
 
 def read(text: str | bytes, media: Literal["yaml", "json"] = "yaml", **limits: int) -> Definition:
     data = text.encode() if isinstance(text, str) else text
-    return parse_definition(data, media, KINDS, parse_template, DefinitionLimits(**limits))
+    return parse_definition(data, media, KINDS, parse_template, DefinitionLimits(**limits), parse_schedule)
 
 
 def problems_of(text: str | bytes, media: Literal["yaml", "json"] = "yaml", **limits: int) -> list[Problem]:

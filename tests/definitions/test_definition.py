@@ -80,7 +80,8 @@ def shape_of(plan: Plan) -> Any:
 
     return (
         plan.name, plan.description, plan.inputs, plan.timeout_ms, [step(found) for found in plan.steps],
-        plan.triggers, sorted(plan.index), plan.document, plan.uses_run_number, plan.names_used,
+        [(type(found).__name__, found.name) for found in plan.triggers.values()], sorted(plan.index), plan.document,
+        plan.uses_run_number, plan.names_used,
     )  # fmt: skip
 
 

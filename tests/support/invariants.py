@@ -110,7 +110,7 @@ RULES: dict[str, str] = {
         WHERE s.kind = 'http' GROUP BY s.run, s.path HAVING count(a.id) <> (s.state = 'SUCCEEDED')""",
     "I6: a slot that fired has exactly one run, and a run at most one slot": """
         SELECT d.schedule, d.slot, d.run, count(r.key) FROM slots AS d LEFT JOIN runs AS r ON r.id = d.run
-        WHERE d.decision = 'FIRED' GROUP BY d.schedule, d.slot HAVING count(r.key) <> 1
+        WHERE d.run IS NOT NULL GROUP BY d.schedule, d.slot HAVING count(r.key) <> 1
         UNION ALL
         SELECT schedule, min(slot), run, count(*) FROM slots WHERE run IS NOT NULL GROUP BY run HAVING count(*) > 1""",
     "I6: a run of a schedule has its slot": """

@@ -12,8 +12,10 @@ from taskforge.store.sqlite.large import Encoded
 from taskforge.store.sqlite.runs import start_run
 from taskforge.store.triggered import Firing, ScheduleRow, SlotRow, StartedRun, TriggerSpec
 
-TIMES: Final = ("cron", "every", "at", "timezone", "start", "end", "jitter")
+TIMES: Final = ("cron", "at", "timezone", "start", "end")
 """The settings that say when a schedule fires: with others, it begins anew."""
+
+MISSED: Final = ("SLOT_MISSED", "SLOT_SUPERSEDED", "SLOT_TOO_OLD")
 
 Stored = tuple[str | None, Encoded | None]
 """The journal of a decision as text, and its large values."""
@@ -33,7 +35,9 @@ def sync_triggers(
             continue
         config, active = known.pop(spec.name, (None, 0))
         if active and enabled and not anew and config is not None and _times(config) == _times(spec.config):
-            session.write("sync_schedules_keep", (workflow, spec.name, spec.config))
+            if config != spec.config:
+                # It is looked at again at once, under its new policy.
+                session.write("sync_schedules_keep", (workflow, spec.name, spec.config, spec.cursor))
             continue
         next_at = spec.next_at if enabled else None
         session.write("sync_schedules_begin", (workflow, spec.name, spec.config, enabled, spec.cursor, next_at))
@@ -62,7 +66,7 @@ def next_schedule(session: Session) -> int | None:
 
 def fire_schedule(session: Session, firing: Firing, stored: Sequence[Stored]) -> list[StartedRun | None]:
     starting = [slot.slot for slot in firing.slots if slot.run is not None]
-    missed = sum(slot.covers for slot in firing.slots if slot.decision == "MISSED")
+    missed = sum(slot.covers for slot in firing.slots if slot.code in MISSED)
     moved = session.write(
         "fire_schedule_move",
         (firing.schedule, firing.before, firing.cursor, firing.next_at, max(starting, default=None), missed,
@@ -72,11 +76,8 @@ def fire_schedule(session: Session, firing: Firing, stored: Sequence[Stored]) ->
         raise ScheduleMoved(f"schedule {firing.schedule} was decided on by somebody else, or ended")
     written = set()
     for slot in firing.slots:
-        if session.write(
-            "fire_schedule_slot",
-            (firing.schedule, slot.slot, slot.decision, slot.at, slot.until, slot.covers, slot.late, slot.run,
-             slot.error),
-        ):  # fmt: skip
+        row = (slot.slot, slot.code, slot.at, slot.until, slot.covers, slot.more, slot.run, slot.error)
+        if session.write("fire_schedule_slot", (firing.schedule, *row)):
             written.add(slot.slot)
     started: list[StartedRun | None] = []
     for (slot_at, (new, changes)), (journal, large) in zip(firing.starts, stored, strict=True):
@@ -113,5 +114,4 @@ def _schedule(row: tuple[Any, ...]) -> ScheduleRow:
 
 
 def _slot(row: tuple[Any, ...]) -> SlotRow:
-    slot, decision, at, until, covers, late, run, error = row
-    return SlotRow(slot, decision, at, until, covers, bool(late), run, error)
+    return SlotRow._make(row)._replace(more=bool(row[5]))

@@ -384,12 +384,13 @@ INSERT INTO triggers (workflow, name, kind, source, states) VALUES (?, ?, ?, ?, 
 SELECT trigger, config, active FROM schedules WHERE workflow = ?;
 
 -- name: sync_schedules_begin
-INSERT INTO schedules (workflow, trigger, config, active, cursor, next_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+INSERT INTO schedules (workflow, trigger, config, active, began_at, cursor, next_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)
 ON CONFLICT (workflow, trigger) DO UPDATE
-SET config = ?3, active = ?4, cursor = ?5, next_at = ?6, held_at = NULL;
+SET config = ?3, active = ?4, began_at = ?5, cursor = ?5, next_at = ?6, held_at = NULL, missed = 0;
 
 -- name: sync_schedules_keep
-UPDATE schedules SET config = ?3 WHERE workflow = ?1 AND trigger = ?2;
+UPDATE schedules SET config = ?3, next_at = min(next_at, ?4) WHERE workflow = ?1 AND trigger = ?2;
 
 -- name: sync_schedules_end
 UPDATE schedules SET active = 0, next_at = NULL, held_at = NULL WHERE workflow = ?1 AND trigger = ?2;
@@ -405,7 +406,7 @@ UPDATE schedules SET next_at = min(next_at, held_at), held_at = NULL
 WHERE next_at IS NOT NULL AND held_at IS NOT NULL AND (?1 IS NULL OR workflow = ?1);
 
 -- name: list_due_schedules
-SELECT id, workflow, trigger, config, active, cursor, next_at, held_at, last_slot, missed
+SELECT id, workflow, trigger, config, active, began_at, cursor, next_at, held_at, last_slot, missed
 FROM schedules WHERE next_at <= ? ORDER BY next_at LIMIT ?;
 
 -- name: next_schedule
@@ -418,22 +419,23 @@ SET cursor = ?3, next_at = ?4, last_slot = coalesce(?5, last_slot), missed = mis
 WHERE id = ?1 AND cursor = ?2 AND active = 1;
 
 -- name: fire_schedule_slot
-INSERT INTO slots (schedule, slot, decision, at, until, covers, late, run, error) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO slots (schedule, slot, code, at, until, covers, more, run, error) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (schedule, slot) DO UPDATE
-SET decision = excluded.decision, at = excluded.at, until = excluded.until, covers = excluded.covers,
-    late = excluded.late, run = excluded.run, error = excluded.error
-WHERE slots.decision = 'HELD';
+SET code = excluded.code, at = excluded.at, until = excluded.until, covers = excluded.covers, more = excluded.more,
+    run = excluded.run, error = excluded.error
+WHERE slots.code = 'SLOT_HELD';
 
 -- name: list_schedules
-SELECT s.id, s.workflow, s.trigger, s.config, s.active, s.cursor, s.next_at, s.held_at, s.last_slot, s.missed
+SELECT s.id, s.workflow, s.trigger, s.config, s.active, s.began_at, s.cursor, s.next_at, s.held_at, s.last_slot,
+    s.missed
 FROM schedules AS s JOIN triggers AS t ON t.workflow = s.workflow AND t.name = s.trigger
 WHERE s.id > ?2 AND (?1 IS NULL OR s.workflow = ?1) ORDER BY s.id LIMIT ?3;
 
 -- name: list_slots
-SELECT slot, decision, at, until, covers, late, run, error FROM slots WHERE schedule = ? ORDER BY slot DESC LIMIT ?;
+SELECT slot, code, at, until, covers, more, run, error FROM slots WHERE schedule = ? ORDER BY slot DESC LIMIT ?;
 
 -- name: find_slot
-SELECT d.slot, d.decision, d.at, d.until, d.covers, d.late, d.run, d.error
+SELECT d.slot, d.code, d.at, d.until, d.covers, d.more, d.run, d.error
 FROM schedules AS s JOIN slots AS d ON d.schedule = s.id
 WHERE s.workflow = ?2 AND s.trigger = ?3 AND d.slot = ?4 AND d.run = ?1;
 

@@ -207,6 +207,7 @@ CREATE TABLE schedules (
     trigger TEXT NOT NULL,
     config TEXT NOT NULL,
     active INTEGER NOT NULL CHECK (active IN (0, 1)),
+    began_at INTEGER NOT NULL,
     cursor INTEGER NOT NULL,
     next_at INTEGER CHECK (active = 1 OR next_at IS NULL),
     held_at INTEGER,
@@ -222,13 +223,14 @@ CREATE INDEX schedules_due ON schedules (next_at) WHERE next_at IS NOT NULL;
 CREATE TABLE slots (
     schedule INTEGER NOT NULL REFERENCES schedules (id),
     slot INTEGER NOT NULL,
-    decision TEXT NOT NULL CHECK (decision IN ('FIRED', 'MISSED', 'HELD', 'FAILED')),
+    code TEXT NOT NULL,
     at INTEGER NOT NULL,
-    until INTEGER,
+    until INTEGER NOT NULL,
     covers INTEGER NOT NULL,
-    late INTEGER NOT NULL CHECK (late IN (0, 1)),
+    more INTEGER NOT NULL CHECK (more IN (0, 1)),
     run TEXT,
     error TEXT,
+    CHECK ((code IN ('SLOT_FIRED', 'SLOT_LATE')) = (run IS NOT NULL)),
     PRIMARY KEY (schedule, slot)
 ) STRICT, WITHOUT ROWID;
 
