@@ -38,6 +38,7 @@ from taskforge.engine.plans import Plans
 from taskforge.engine.service import Service
 from taskforge.engine.starting import Starts
 from taskforge.engine.timers import Timers
+from taskforge.engine.values import StoredValues
 from taskforge.engine.workflow_state import WorkflowState
 from taskforge.expressions.evaluator import Evaluator, Limits
 from taskforge.expressions.jq_check import jq_problems
@@ -46,6 +47,7 @@ from taskforge.observe.logs import configure_logging, get_logger
 from taskforge.security.egress import EgressPolicy, parse_networks
 from taskforge.security.keys import read_key
 from taskforge.security.resume_links import ResumeLinks
+from taskforge.security.secrets import SecretBox
 from taskforge.steps.http_client import HttpClient
 from taskforge.steps.registry import load_kinds
 from taskforge.store.protocol import Store
@@ -115,8 +117,11 @@ class Server:
         reader = Reader(settings, evaluator)
         plans = Plans(store, reader.load)
         state = WorkflowState(store, self.clock)
-        links = ResumeLinks(read_key(settings.home), settings.server.public_url or _public_url(settings, self._sock))
-        expressions = Expressions(evaluator, state, links=links)
+        key = read_key(settings.home)
+        values = StoredValues(store, self.clock, SecretBox(key))
+        await values.load()
+        links = ResumeLinks(key, settings.server.public_url or _public_url(settings, self._sock))
+        expressions = Expressions(evaluator, state, values, links)
         executor = Executor(
             self.clock,
             expressions,
@@ -145,7 +150,8 @@ class Server:
         executor.start_child = children.start_child
         timers.on_upkeep = children.catch_up
         service = Service(
-            store, self.clock, drivers, plans, reader, timers, starts=starts, children=children, links=links
+            store, self.clock, drivers, plans, reader, timers, starts=starts, children=children, links=links,
+            values=values,
         )
         self._install_signals()
         await timers.start()

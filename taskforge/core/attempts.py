@@ -128,7 +128,7 @@ class Attempts(Rows, ABC):
         asked again after every load, it would always give a later one."""
         limit = at.step.rate_limit
         if limit is not None:
-            key, value = f"{self.run.workflow}/{at.step.id}/{dumps(value['key'])}", value["config"]
+            key, value = f"{self.run.workflow}/{at.step.id}/{dumps(self.context.mask(value['key']))}", value["config"]
             if not (isinstance(at.data, dict) and "admitted_at" in at.data):
                 due, stored = self.context.reserve(key, limit, self.now)
                 self.changes.rates[key] = stored
@@ -293,7 +293,7 @@ class Attempts(Rows, ABC):
                 self.context.ids.new_id("dead"),
                 at.path,
                 at.generation,
-                _text(value),
+                _text(self.context.mask(value)),
                 dumps(failure.to_json()),
                 self.now,
             )

@@ -38,6 +38,7 @@ class Context:
     `slots`: attempts that may begin now. `prepare(run, step, name)` makes an evaluation in process, or returns None
     where it needs the jq child; the empty name is the step's turn; without a step it is one of the run itself.
     `reserve(key, limit, now)` gives the time at which a rate limit admits one more attempt, and what to store of it.
+    `mask` takes the values of secrets out of what an action was given, before any of it is stored.
     """
 
     now: int
@@ -49,6 +50,7 @@ class Context:
     prepare: Callable[[RunSnapshot, StepRun | None, str], Prepared | None]
     reserve: Callable[[str, RateLimit, int], tuple[int, int]] = lambda key, limit, now: (now, now)
     foreach_limit: int = 10_000
+    mask: Callable[[JSON], JSON] = lambda value: value
 
 
 class IllegalTransition(AssertionError):

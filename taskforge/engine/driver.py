@@ -260,6 +260,7 @@ class Driver:
             prepare=drivers.expressions.prepare,
             reserve=drivers.rates.reserve,
             foreach_limit=drivers.foreach_limit,
+            mask=drivers.expressions.stored.mask,
         )
         changes = decide(self.run, events, context)
         executor.in_flight += len(changes.starts)

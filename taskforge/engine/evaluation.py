@@ -7,16 +7,18 @@ that comes from outside is parsed as an expression.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from taskforge.core.attempts import JUDGED
 from taskforge.core.clock import to_rfc3339
 from taskforge.core.errors import Failure
+from taskforge.core.kind import ActionKind
 from taskforge.core.model import JSON, SKIPPED, Evaluation, Name, Prepared, Template
 from taskforge.core.progress import ASIDE
 from taskforge.core.snapshot import RunSnapshot, StepRun
 from taskforge.core.states import StepState
 from taskforge.engine.resuming import next_target, targets_by_id
+from taskforge.engine.values import StoredValues
 from taskforge.engine.workflow_state import WorkflowState
 from taskforge.expressions.compiled import TooBig, compile_single
 from taskforge.expressions.errors import EvaluationFailed
@@ -41,14 +43,6 @@ class _Compiled:
     is_literal: bool
 
 
-@dataclass(slots=True)
-class Values:
-    """The variables and secrets of the store, by name, as expressions see them."""
-
-    vars: dict[str, JSON] = field(default_factory=dict)
-    secrets: dict[str, str] = field(default_factory=dict)
-
-
 class Expressions:
     """Evaluates for the engine. `prepare` is pure and never waits; `prepare_in_child` asks the jq child."""
 
@@ -56,21 +50,31 @@ class Expressions:
         self,
         evaluator: Evaluator,
         state: WorkflowState,
-        values: Values | None = None,
+        stored: StoredValues,
         links: ResumeLinks | None = None,
     ) -> None:
         self._evaluator = evaluator
         self._state = state
         self._links = links
-        self.values = values or Values()
+        self.stored = stored
+        self.values = stored.values
 
     def prepare(self, run: RunSnapshot, at: StepRun | None, name: str) -> Prepared | None:
         """Make an evaluation of a step (the empty name: its turn) or, without one, of the run. None where the jq child
         or the run's number is needed."""
-        return self._inline(run, at, _evaluation(run, at, name))
+        prepared = self._inline(run, at, _evaluation(run, at, name))
+        return None if prepared is None else self._masked(at, name, prepared)
 
     async def prepare_in_child(self, run: RunSnapshot, at: StepRun | None, name: str) -> Prepared:
         """The same in the jq child."""
+        return self._masked(at, name, await self._prepare_in_child(run, at, name))
+
+    def _masked(self, at: StepRun | None, name: str, prepared: Prepared) -> Prepared:
+        """Take the values of secrets out of what may be stored: everything but what an action is given to send."""
+        sent = at is not None and not name and isinstance(at.step.kind, ActionKind)
+        return self.stored.mask_prepared(prepared, value=not sent)
+
+    async def _prepare_in_child(self, run: RunSnapshot, at: StepRun | None, name: str) -> Prepared:
         evaluation = _evaluation(run, at, name)
         compiled = _compile(evaluation)
         try:

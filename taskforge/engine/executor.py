@@ -71,10 +71,13 @@ class Attempting:
         return self.at.generation
 
     async def start_child(self, workflow: str, input: JSON, *, wait: bool, version: int | None = None) -> str:
-        return await self._executor.start_child(self._driver.run, self.at, workflow, input, wait, version)
+        given = self._executor.stored.mask(input)
+        return await self._executor.start_child(self._driver.run, self.at, workflow, given, wait, version)
 
     async def set_state(self, key: str, value: JSON, expected: JSON, *, compare: bool) -> bool:
-        state = self._executor.state
+        state, mask = self._executor.state, self._executor.stored.mask
+        # A value that was masked before is expected masked.
+        value, expected = mask(value), mask(expected)
         return await state.set(self.workflow, key, value, self.idempotency_key, expected, compare=compare)
 
     async def evaluate(self, name: str, dot: JSON) -> JSON:
@@ -101,6 +104,7 @@ class Executor:
     ) -> None:
         self.clock = clock
         self.expressions = expressions
+        self.stored = expressions.stored
         self.resources = resources
         self.output_limit = output_limit
         self.in_flight = 0
@@ -214,11 +218,12 @@ class Executor:
         try:
             async with asyncio.timeout(limit / 1000) as scope:
                 output = await kind.run(value, context)
+            # From here on it is stored and seen by other steps.
             if isinstance(output, Suspended):
-                return ev.AttemptSuspended(at.path, token, output)
-            return ev.AttemptSucceeded(at.path, token, output)
+                return ev.AttemptSuspended(at.path, token, self.stored.mask_suspended(output))
+            return ev.AttemptSucceeded(at.path, token, self.stored.mask(output))
         except ActionFailed as error:
-            return ev.AttemptFailed(at.path, token, error.result)
+            return ev.AttemptFailed(at.path, token, self.stored.mask_attempt(error.result))
         except TimeoutError:
             if scope.expired():
                 return ev.AttemptFailed(at.path, token, _timed_out(limit, by_step=left == limit))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, Protocol
 
 from taskforge.core import events as ev
@@ -35,6 +36,7 @@ from taskforge.engine.plans import Plans
 from taskforge.engine.resuming import Resumable, awaited_signal, check_resumable, step_of
 from taskforge.engine.starting import StartRequest, Starts
 from taskforge.engine.timers import Timers
+from taskforge.engine.values import StoredValues, ValueCalls
 from taskforge.engine.watching import Watchers
 from taskforge.engine.why import Surroundings, missing_reason, present_reasons
 from taskforge.security.resume_links import ResumeLinks, ResumeTarget
@@ -69,7 +71,7 @@ class DefinitionReader(Protocol):
         ...
 
 
-class Service:
+class Service(ValueCalls):
     """All calls. Refusals are errors of `core.errors`; what returns is durable."""
 
     def __init__(
@@ -84,7 +86,9 @@ class Service:
         starts: Starts,
         children: Children,
         links: ResumeLinks,
+        values: StoredValues,
     ) -> None:
+        self._values = values
         self._store = store
         self._clock = clock
         self._drivers = drivers
@@ -106,7 +110,7 @@ class Service:
         problems = await self._reader.check_syntax(definition)
         if problems:
             raise InvalidDefinition("the document has errors", problems=problems)
-        return definition
+        return replace(definition, warnings=[*definition.warnings, *self._values.warnings(definition)])
 
     async def publish_workflow(
         self, source: bytes, media: Media, name: str | None = None

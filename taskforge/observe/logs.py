@@ -11,6 +11,7 @@ import os
 import select
 import sys
 import traceback
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
 
@@ -101,10 +102,17 @@ def configure_logging(level: str = "info", format: str = "auto", descriptor: int
     logging.captureWarnings(True)
 
 
+def mask_logs(mask: Callable[[str], str]) -> None:
+    """Have every line that is written from now on pass through `mask`: no secret may come into the log."""
+    LineHandler.mask = staticmethod(mask)
+
+
 class LineHandler(logging.Handler):
     """Writes each entry at once, past Python's buffers. A disk that is full, a pipe that is closed or that nobody reads
     loses entries and stops nothing; when it takes them again, `log_entries_lost` says how many are missing.
     """
+
+    mask: Callable[[str], str] = staticmethod(lambda line: line)
 
     def __init__(self, descriptor: int | None) -> None:
         super().__init__()
@@ -116,7 +124,7 @@ class LineHandler(logging.Handler):
         if self._descriptor is None:
             return
         try:
-            line = self.format(record)
+            line = LineHandler.mask(self.format(record))
         except Exception as error:  # a field that cannot be written must not stop who logs it
             line = json.dumps({"event": "log_entry_unreadable", "logger": record.name, "error": repr(error)})
         if self._lost and self._write(self._descriptor, self._told_lost()):
