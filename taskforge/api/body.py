@@ -29,7 +29,7 @@ async def take_body(call: Call, kind: Body) -> None:
         media = _document_media(call)
         call.document = (await read_body(call), media)
         return
-    raw = await read_body(call)
+    raw = await read_body(call, kind.max_bytes or 0 if isinstance(kind, JsonBody) else 0)
     if isinstance(kind, DataBody):
         call.data = _data(call, raw)
         return
@@ -40,9 +40,9 @@ async def take_body(call: Call, kind: Body) -> None:
     call.members = _members(_parse(raw) if raw else {}, kind)
 
 
-async def read_body(call: Call) -> bytes:
+async def read_body(call: Call, at_least: int = 0) -> bytes:
     """The whole body. Raises TooLarge as soon as it is known to be, whatever Content-Length says."""
-    limit = call.context.settings.server.body_limit
+    limit = max(call.context.settings.server.body_limit, at_least)
     length = call.header(b"content-length")
     if length is not None and length.isdigit() and (len(length) > 18 or int(length) > limit):
         raise _too_large(limit)

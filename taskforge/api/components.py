@@ -19,6 +19,7 @@ from taskforge.api.members import (
 )
 from taskforge.api.route import JsonBody, Schema
 from taskforge.api.schemas import ATTEMPT_STATES, STEP_STATES
+from taskforge.api.value_members import PUT_SECRET, PUT_VAR, VERIFY_WEBHOOK
 from taskforge.core.states import DeadLetterState, RunState, StepState
 
 _TEXT: Schema = {"type": "string"}
@@ -169,12 +170,17 @@ def components() -> dict[str, Any]:
                                "input": _ANY, "error": _ref("Failure"), "created_at": _TIME,
                                "closed_at": _MAYBE_TIME}),
         "DeadLetterPage": _page("DeadLetter"),
+        "Secret": _object({"name": _TEXT, "masked": _FLAG, "created_at": _TIME, "updated_at": _TIME}),
+        "SecretPage": _page("Secret"),
+        "Var": _object({"name": _TEXT, "value": _ANY, "created_at": _TIME, "updated_at": _TIME}),
+        "VarPage": _page("Var"),
+        "Verdict": _object({"valid": _FLAG, "code": _TEXT, "reason": _TEXT, "delivery_id": _MAYBE_TEXT}),
         "Token": _object(_TOKEN),
         "TokenPage": _page("Token"),
         "NewToken": _object(_TOKEN | {"token": _TEXT}),
     }  # fmt: skip
     bodies = (START_RUN, START_RUNS, CHANGE_WORKFLOW, CANCEL_RUN, RETRY_RUN, REPLAY_RUN, SEND_SIGNAL, SET_HOLD,
-              SET_STATE, NOTHING, CREATE_TOKEN)  # fmt: skip
+              SET_STATE, NOTHING, CREATE_TOKEN, PUT_SECRET, PUT_VAR, VERIFY_WEBHOOK)  # fmt: skip
     for body in bodies:
         named[body.schema_name] = _body(body)
     return dict(sorted(named.items()))

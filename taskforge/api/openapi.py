@@ -26,7 +26,7 @@ from taskforge.core.errors import (
 )
 
 _PARAM_DOCS = {
-    "name": "The workflow's name.",
+    "name": "The name of the workflow, the secret or the variable.",
     "n": "The version's number.",
     "run": "The run's id (`run_…`) or `name#number`, with `#` written as `%23`.",
     "id": "The id, as the list shows it.",

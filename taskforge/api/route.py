@@ -59,6 +59,8 @@ class JsonBody:
     fields: tuple[Field, ...]
     schema_name: str
     at_least_one: bool = False
+    max_bytes: int | None = None
+    """Where a body may be larger than `[server] body_limit`."""
 
     @property
     def required(self) -> bool:

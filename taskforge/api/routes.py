@@ -23,6 +23,16 @@ from taskforge.api.run_calls import (
 )
 from taskforge.api.state_calls import delete_state, get_state, set_state
 from taskforge.api.token_calls import create_token, list_tokens, revoke_token
+from taskforge.api.value_calls import (
+    delete_secret,
+    delete_var,
+    list_secrets,
+    list_vars,
+    put_secret,
+    put_var,
+    verify_webhook,
+)
+from taskforge.api.value_members import PUT_SECRET, PUT_VAR, VERIFY_WEBHOOK
 from taskforge.api.why_calls import explain_run
 from taskforge.api.workflow_calls import (
     change_workflow,
@@ -184,6 +194,22 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("DELETE", "/v1/dead-letters/{id}", RUN, discard_dead_letter, "Discard a dead letter; the row stays.",
           {200: Answer("The dead letter, DISCARDED.", "DeadLetter")}, refusals=(NotFound, DeadLetterClosed, *_STORES),
           tag="dead letters"),
+    # ---- secrets and variables
+    Route("GET", "/v1/secrets", READ, list_secrets, "List secrets, without their values.",
+          {200: Answer("All secrets.", "SecretPage")}, tag="secrets and variables"),
+    Route("PUT", "/v1/secrets/{name}", WRITE, put_secret, "Store a secret.",
+          {200: Answer("The secret, without its value.", "Secret")}, body=PUT_SECRET, refusals=_STORES,
+          tag="secrets and variables"),
+    Route("DELETE", "/v1/secrets/{name}", WRITE, delete_secret, "Delete a secret.", {204: _GONE},
+          refusals=(NotFound, *_STORES), tag="secrets and variables"),
+    Route("GET", "/v1/vars", READ, list_vars, "List variables.", {200: Answer("All variables.", "VarPage")},
+          tag="secrets and variables"),
+    Route("PUT", "/v1/vars/{name}", WRITE, put_var, "Store a variable.", {200: Answer("The variable.", "Var")},
+          body=PUT_VAR, refusals=_STORES, tag="secrets and variables"),
+    Route("DELETE", "/v1/vars/{name}", WRITE, delete_var, "Delete a variable.", {204: _GONE},
+          refusals=(NotFound, *_STORES), tag="secrets and variables"),
+    Route("POST", "/v1/webhooks:verify", READ, verify_webhook, "Check a webhook's signature: why does it fail?",
+          {200: Answer("Whether it fits, and why not.", "Verdict")}, body=VERIFY_WEBHOOK, tag="webhooks"),
     # ---- tokens
     Route("GET", "/v1/tokens", ADMIN, list_tokens, "List tokens, without their values.",
           {200: Answer("All tokens.", "TokenPage")}, tag="tokens"),

@@ -1,0 +1,129 @@
+"""The members of bodies about secrets, variables and webhook signatures."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any, Final
+
+from taskforge.api.route import Field, JsonBody
+from taskforge.core.clock import from_rfc3339
+from taskforge.core.verify_config import VerifyConfig, parse_verify
+
+MAX_VERIFIED: Final = 4 * 1024 * 1024
+"""Bytes of a request whose signature is looked at."""
+
+_MAX_SECRETS = 20
+_MAX_HEADERS = 500
+_MAX_SECONDS = 253_402_300_799
+_PAIR = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}
+
+
+def _secret(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("it must be a text")
+    return _sound(value)
+
+
+def _verify(value: Any) -> VerifyConfig:
+    return parse_verify(value)
+
+
+def _secrets(value: Any) -> list[bytes]:
+    if not isinstance(value, list) or len(value) > _MAX_SECRETS or not all(isinstance(item, str) for item in value):
+        raise ValueError(f"it must be a list of at most {_MAX_SECRETS} texts, the newest secret first")
+    return [_sound(item).encode() for item in value]
+
+
+def _headers(value: Any) -> list[tuple[str, str]]:
+    """As a server has them: the UTF-8 bytes of each value, read as Latin-1."""
+    pairs = list(value.items()) if isinstance(value, dict) else value
+    form = "it must be an object of texts, or a list of [name, value]"
+    if not isinstance(pairs, list) or len(pairs) > _MAX_HEADERS:
+        raise ValueError(f"{form}, at most {_MAX_HEADERS}")
+    for pair in pairs:
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+            raise ValueError(form)
+    return [(name, text.encode("utf-8", "replace").decode("latin-1")) for name, text in pairs]
+
+
+def _query(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise ValueError("it must be an object of texts")
+    return dict(value)
+
+
+def _body(value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise ValueError("it must be a text: the raw body in base64")
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("it is not base64 (RFC 4648, with its padding)") from None
+
+
+def _now(value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MAX_SECONDS:
+        return round(value * 1000)
+    if isinstance(value, str):
+        return from_rfc3339(value)
+    raise ValueError("it must be an RFC 3339 time such as 2026-11-23T02:37:01.123Z, or seconds since 1970")
+
+
+def _sound(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("it has half of a character (a lone surrogate)") from None
+    return text
+
+
+PUT_SECRET = JsonBody(
+    (Field("value", _secret, {"type": "string", "minLength": 1}, "Kept sealed; never shown again.", required=True),),
+    "PutSecret",
+)
+PUT_VAR = JsonBody(
+    (Field("value", lambda value: value, {}, "Any JSON; shown to whoever may read.", required=True),), "PutVar"
+)
+VERIFY_WEBHOOK = JsonBody(
+    (
+        Field("verify", _verify, {"type": ["object", "string"]}, "As a trigger has it: {scheme: …}.", required=True),
+        Field(
+            "secrets",
+            _secrets,
+            {"type": "array", "items": {"type": "string"}, "maxItems": _MAX_SECRETS},
+            "The values of the secrets, the newest first.",
+            required=True,
+        ),
+        Field(
+            "headers",
+            _headers,
+            {
+                "anyOf": [
+                    {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": _MAX_HEADERS},
+                    {"type": "array", "items": _PAIR, "maxItems": _MAX_HEADERS},
+                ]
+            },
+            "The request's headers: an object, or pairs.",
+            required=True,
+        ),
+        Field(
+            "body_b64",
+            _body,
+            {"type": "string", "contentEncoding": "base64"},
+            f"The raw body in base64, at most {MAX_VERIFIED} bytes.",
+            required=True,
+        ),
+        Field(
+            "query",
+            _query,
+            {"type": "object", "additionalProperties": {"type": "string"}},
+            "The request's query parameters, for scheme token.",
+        ),
+        Field("now", _now, {"type": ["string", "number", "null"]}, "The receiver's time; the server's without it."),
+    ),
+    "VerifyWebhook",
+    max_bytes=MAX_VERIFIED * 4 // 3 + 256 * 1024,
+)
