@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from taskforge.triggers.cron import parse_cron
-from tests.triggers.wall_clock import DAY, HOUR, MINUTE, ZONES, around, changes, firings, ms, wall, walk
+from tests.triggers.wall_clock import DAY, HOUR, MINUTE, ZONES, around, changes, firings, ms, walk, wall
 
 FIRST, LAST = 2026, 2030
 

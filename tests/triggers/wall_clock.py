@@ -63,7 +63,7 @@ def _offset(at: int, zone: ZoneInfo) -> timedelta:
 
 
 def walk(zone: ZoneInfo, begin: int, end: int) -> Walk:
-    """Every minute in [begin, end) with what the clocks show, and the wall minutes that it is the first to show or skip.
+    """Every minute in [begin, end) with what the clocks show, and the wall minutes that are new then: shown or skipped.
 
     The clock may jump over wall minutes, and show some a second time: these are not new.
     """
