@@ -9,6 +9,7 @@ from taskforge.api.members import (
     CHANGE_WORKFLOW,
     CREATE_TOKEN,
     NOTHING,
+    PREVIEW_SCHEDULE,
     REPLAY_RUN,
     RETRY_RUN,
     SEND_SIGNAL,
@@ -175,12 +176,14 @@ def components() -> dict[str, Any]:
         "Var": _object({"name": _TEXT, "value": _ANY, "created_at": _TIME, "updated_at": _TIME}),
         "VarPage": _page("Var"),
         "Verdict": _object({"valid": _FLAG, "code": _TEXT, "reason": _TEXT, "delivery_id": _MAYBE_TEXT}),
+        "ScheduleSlot": _object({"at": _TIME, "local": _TEXT, "latest": _TIME, "note": _TEXT}, "latest", "note"),
+        "SchedulePreview": _object({"items": _list(_ref("ScheduleSlot")), "remarks": _list(_TEXT)}),
         "Token": _object(_TOKEN),
         "TokenPage": _page("Token"),
         "NewToken": _object(_TOKEN | {"token": _TEXT}),
     }  # fmt: skip
     bodies = (START_RUN, START_RUNS, CHANGE_WORKFLOW, CANCEL_RUN, RETRY_RUN, REPLAY_RUN, SEND_SIGNAL, SET_HOLD,
-              SET_STATE, NOTHING, CREATE_TOKEN, PUT_SECRET, PUT_VAR, VERIFY_WEBHOOK)  # fmt: skip
+              SET_STATE, NOTHING, CREATE_TOKEN, PUT_SECRET, PUT_VAR, VERIFY_WEBHOOK, PREVIEW_SCHEDULE)  # fmt: skip
     for body in bodies:
         named[body.schema_name] = _body(body)
     return dict(sorted(named.items()))

@@ -13,6 +13,8 @@ from taskforge.core.durations import MAX_DURATION_MS, parse_duration
 
 MAX_BATCH = 1000
 MAX_PRIORITY = 1000
+MAX_SLOTS = 1000
+MAX_CRON = 200
 MAX_VERSION = 2**31 - 1
 SIGNAL_NAME = re.compile(r"^[^\s!/\x00-\x1f\x7f][^\s/\x00-\x1f\x7f]{0,127}$")
 """What a `wait` step may wait for."""
@@ -65,6 +67,27 @@ def _step(value: Any) -> str | None:
     if value is not None and (not isinstance(value, str) or not 1 <= len(value) <= _MAX_TEXT):
         raise ValueError(f"it must be the path of a step: a text of 1 to {_MAX_TEXT} characters")
     return value
+
+
+def _cron(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > MAX_CRON:
+        raise ValueError(f"it must be a text of at most {MAX_CRON} characters, such as 0 9 * * MON-FRI")
+    return value
+
+
+def _short_text(value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or len(value) > MAX_CRON):
+        raise ValueError(f"it must be a text of at most {MAX_CRON} characters")
+    return value
+
+
+def _jitter(value: Any) -> Any:
+    parse_duration(value)
+    return value
+
+
+def _slots(value: Any) -> int:
+    return _whole(value, 1, MAX_SLOTS)
 
 
 def _token_name(value: Any) -> str:
@@ -167,6 +190,9 @@ REPLAY_RUN = JsonBody(
     ),
     "ReplayRun",
 )
+REPLAY_DELIVERY = JsonBody(
+    (Field("version", _version, _VERSION.schema, "The version to run; the newest without it."),), "ReplayDelivery"
+)
 SEND_SIGNAL = JsonBody((Field("data", _any, {}, "What the step that waits gets as its output."),), "SendSignal")
 NOTHING = JsonBody((), "Nothing")
 CREATE_TOKEN = JsonBody(
@@ -186,4 +212,30 @@ CREATE_TOKEN = JsonBody(
         Field("expires_at", _time, {"type": ["string", "null"], "format": "date-time"}, "Never, without it."),
     ),
     "CreateToken",
+)
+PREVIEW_SCHEDULE = JsonBody(
+    (
+        Field(
+            "cron",
+            _cron,
+            {"type": "string", "maxLength": MAX_CRON, "examples": ["0 9 * * MON-FRI"]},
+            "Five fields: minute hour day month weekday; or @hourly … @yearly, or @every 90s.",
+            required=True,
+        ),
+        Field(
+            "timezone",
+            _short_text,
+            {"type": ["string", "null"], "maxLength": MAX_CRON, "examples": ["Europe/Berlin"]},
+            "An IANA name; default UTC.",
+        ),
+        Field(
+            "from",
+            _short_text,
+            {"type": ["string", "null"], "maxLength": MAX_CRON, "examples": ["2026-11-23T02:37:01Z"]},
+            "Times strictly after this one: RFC 3339, or without an offset on the time zone's clocks; default now.",
+        ),
+        Field("count", _slots, {"type": "integer", "minimum": 1, "maximum": MAX_SLOTS}, "How many times; default 10."),
+        Field("jitter", _jitter, _DURATION, "Each slot fires less than this later; gives every item its `latest`."),
+    ),
+    "PreviewSchedule",
 )

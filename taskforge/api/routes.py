@@ -9,6 +9,7 @@ from taskforge.api.events import list_logs, stream_events, stream_run_events
 from taskforge.api.health_calls import docs, healthz, metrics, openapi, readyz, stats
 from taskforge.api.hold_calls import get_hold, set_hold
 from taskforge.api.letter_calls import discard_dead_letter, get_dead_letter, list_dead_letters, retry_dead_letter
+from taskforge.api.preview_calls import preview_schedule
 from taskforge.api.resume_calls import get_resume_page, use_resume_link
 from taskforge.api.route import Answer, DataBody, DocumentBody, Route, Scope
 from taskforge.api.run_calls import (
@@ -210,6 +211,9 @@ ROUTES: Final[tuple[Route, ...]] = (
           refusals=(NotFound, *_STORES), tag="secrets and variables"),
     Route("POST", "/v1/webhooks:verify", READ, verify_webhook, "Check a webhook's signature: why does it fail?",
           {200: Answer("Whether it fits, and why not.", "Verdict")}, body=VERIFY_WEBHOOK, tag="webhooks"),
+    # ---- schedules
+    Route("POST", "/v1/schedules:preview", READ, preview_schedule, "Show the next times of a cron expression.",
+          {200: Answer("The times, rising.", "SchedulePreview")}, body=members.PREVIEW_SCHEDULE, tag="schedules"),
     # ---- tokens
     Route("GET", "/v1/tokens", ADMIN, list_tokens, "List tokens, without their values.",
           {200: Answer("All tokens.", "TokenPage")}, tag="tokens"),
