@@ -22,7 +22,7 @@ _PAIR = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems"
 def _secret(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("it must be a text")
-    return _sound(value)
+    return value
 
 
 def _verify(value: Any) -> VerifyConfig:
@@ -32,7 +32,7 @@ def _verify(value: Any) -> VerifyConfig:
 def _secrets(value: Any) -> list[bytes]:
     if not isinstance(value, list) or len(value) > _MAX_SECRETS or not all(isinstance(item, str) for item in value):
         raise ValueError(f"it must be a list of at most {_MAX_SECRETS} texts, the newest secret first")
-    return [_sound(item).encode() for item in value]
+    return [item.encode() for item in value]
 
 
 def _headers(value: Any) -> list[tuple[str, str]]:
@@ -70,14 +70,6 @@ def _now(value: Any) -> int | None:
     if isinstance(value, str):
         return from_rfc3339(value)
     raise ValueError("it must be an RFC 3339 time such as 2026-11-23T02:37:01.123Z, or seconds since 1970")
-
-
-def _sound(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("it has half of a character (a lone surrogate)") from None
-    return text
 
 
 PUT_SECRET = JsonBody(

@@ -28,6 +28,11 @@ SECTIONS = {
         ),
         "state": Place("taskforge.cli.workflow_state", "state", "A workflow's state: values that outlive its runs."),
     },
+    "Values and triggers": {
+        "secret": Place("taskforge.cli.values", "secret", "Secrets: set, list, delete; never shown."),
+        "var": Place("taskforge.cli.values", "var", "Variables: set, list, delete."),
+        "trigger": Place("taskforge.cli.trigger", "trigger", "Send a webhook, signed as its sender would."),
+    },
     "Runs": {
         "run": Place("taskforge.cli.run", "run", "Start a run."),
         "runs": Place("taskforge.cli.runs", "runs", "List, show, cancel, retry, replay and signal runs."),

@@ -17,6 +17,7 @@ SHORTEST: Final = 4
 
 _FEWEST_BASE64 = 6
 _LONGEST_LINE = 12
+_UNITS = re.compile(r"\\+|[^\\]")
 _PLAIN_RUN = re.compile(r"[A-Za-z0-9]+", re.ASCII)
 _NUMBER = re.compile(r"[0-9.eE+-]+", re.ASCII)
 _ENTITIES = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
@@ -31,7 +32,7 @@ class _Form:
     def __init__(self, text: str, mask: str) -> None:
         self.mask = mask
         self.anchor = max(_PLAIN_RUN.findall(text), key=len, default="")
-        self.pattern = re.compile("".join(map(_spellings, text)))
+        self.pattern = re.compile("".join(map(_spellings, _UNITS.findall(text))))
 
 
 class Masker:
@@ -112,9 +113,13 @@ def _base64_core(raw: bytes, before: int) -> str:
 
 
 def _spellings(character: str) -> str:
-    """A pattern of all ways in which one character may be written."""
+    """A pattern of all ways in which one character, or a run of backslashes, may be written."""
     if character.isascii() and character.isalnum():
         return character
+    if character[0] == "\\":
+        # A run takes all backslashes there are, also those that escape what follows: one way to match, and no more.
+        count = len(character)
+        return rf"(?:\\{{{count},}}+|(?:%(?:25)?5[cC]|&#92;){{{count}}})"
     raw = character.encode("utf-8", "surrogatepass")
     found = [
         "".join(f"%(?:25)?(?i:{byte:02x})" for byte in raw),
@@ -122,7 +127,7 @@ def _spellings(character: str) -> str:
         f"&#0*{ord(character)};",
         f"&#[xX]0*(?i:{ord(character):x});",
         # One backslash or three: JSON inside JSON.
-        r"\\{0,4}" + re.escape(character),
+        r"\\{0,4}+" + re.escape(character),
     ]
     if character in _SHORT_ESCAPES:
         found.append(rf"\\{{1,4}}{_SHORT_ESCAPES[character]}")

@@ -1,0 +1,132 @@
+"""`secret set/list/delete` and `var set/list/delete`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+
+from taskforge.cli.command import Example, Group, Session, pass_session
+from taskforge.cli.render import Paint
+from taskforge.cli.shown import encode
+
+
+@click.group("secret", cls=Group, default="list")
+def secret() -> None:
+    """Secrets: sealed values that expressions see as $secrets.NAME. A value is never shown again."""
+
+
+@secret.command(
+    "set",
+    examples=[
+        Example("taskforge secret set GITHUB_TOKEN"),
+        Example("taskforge secret set GITHUB_TOKEN --file token.txt"),
+        Example("pass show github | taskforge secret set GITHUB_TOKEN"),
+    ],
+)
+@click.argument("name")
+@click.option("--file", metavar="FILE", help="Read the value from a file; - is standard input.")
+@pass_session
+def set_secret(session: Session, name: str, file: str | None) -> None:
+    """Store a secret. The value is asked for, or read from a file or standard input; one newline at its end is lost."""
+    from taskforge.cli.secret_text import read_secret
+
+    stored = session.client.put("secrets", name, body={"value": read_secret(name, file, twice=True)})
+    screen = session.screen
+    if session.machine:
+        screen.document(stored)
+    elif not screen.quiet:
+        screen.line(Paint("✔", "green"), " ", Paint(name, "bold"), " is stored")
+        if not stored["masked"]:
+            screen.note("a value of fewer than 4 characters is not masked in outputs and logs")
+
+
+@secret.command("list", examples=[Example("taskforge secret list")])
+@pass_session
+def list_secrets(session: Session) -> None:
+    """List secrets; never their values."""
+    page, screen = session.client.get("secrets"), session.screen
+    if session.machine:
+        screen.document(page)
+    elif screen.quiet:
+        for item in page["items"]:
+            screen.line(item["name"])
+    elif page["items"]:
+        screen.table(("NAME", "CREATED", "CHANGED"), [_row(item) for item in page["items"]])
+    else:
+        screen.note("no secrets yet; taskforge secret set NAME stores one")
+
+
+@secret.command("delete", examples=[Example("taskforge secret delete GITHUB_TOKEN")])
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@pass_session
+def delete_secret(session: Session, names: tuple[str, ...]) -> None:
+    """Delete secrets. Steps that name one fail from now on."""
+    _delete(session, "secrets", names)
+
+
+@click.group("var", cls=Group, default="list")
+def var() -> None:
+    """Variables: settings that expressions of every workflow see as $vars.NAME."""
+
+
+@var.command(
+    "set",
+    examples=[
+        Example("taskforge var set API_URL https://api.example.com"),
+        Example("taskforge var set LIMITS '{\"per_day\": 100}'"),
+        Example("taskforge var set REGIONS @regions.json"),
+    ],
+)
+@click.argument("name")
+@click.argument("value", metavar="JSON|@FILE|TEXT")
+@pass_session
+def set_var(session: Session, name: str, value: str) -> None:
+    """Store a variable. A VALUE that is JSON (3, true, [1]) counts as JSON."""
+    from taskforge.cli.run_input import read_value
+
+    stored = session.client.put("vars", name, body={"value": read_value(value, "value")})
+    screen = session.screen
+    if session.machine:
+        screen.document(stored)
+    elif not screen.quiet:
+        screen.line(Paint("✔", "green"), " ", Paint(name, "bold"), f" is {encode(stored['value'], indent=None)}")
+
+
+@var.command("list", examples=[Example("taskforge var list")])
+@pass_session
+def list_vars(session: Session) -> None:
+    """List variables with their values."""
+    page, screen = session.client.get("vars"), session.screen
+    if session.machine:
+        screen.document(page)
+    elif screen.quiet:
+        for item in page["items"]:
+            screen.line(item["name"])
+    elif page["items"]:
+        rows = [[item["name"], encode(item["value"], indent=None), *_row(item)[1:]] for item in page["items"]]
+        screen.table(("NAME", "VALUE", "CREATED", "CHANGED"), rows)
+    else:
+        screen.note("no variables yet; taskforge var set NAME VALUE stores one")
+
+
+@var.command("delete", examples=[Example("taskforge var delete API_URL")])
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@pass_session
+def delete_var(session: Session, names: tuple[str, ...]) -> None:
+    """Delete variables. Steps that name one fail from now on."""
+    _delete(session, "vars", names)
+
+
+def _delete(session: Session, kind: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        session.client.delete(kind, name)
+        if not session.machine and not session.screen.quiet:
+            session.screen.line(Paint("✔", "green"), " ", Paint(name, "bold"), " is deleted")
+    if session.machine:
+        session.screen.document({"deleted": list(names)})
+
+
+def _row(item: dict[str, Any]) -> list[str]:
+    return [item["name"], *(re.sub(r"\.\d+Z$", "Z", item[key]) for key in ("created_at", "updated_at"))]
