@@ -38,7 +38,9 @@ from taskforge.engine.plans import Plans
 from taskforge.engine.service import Service
 from taskforge.engine.starting import Starts
 from taskforge.engine.timers import Timers
+from taskforge.engine.triggers import Triggers
 from taskforge.engine.values import StoredValues
+from taskforge.engine.webhooks import InboxLimits
 from taskforge.engine.workflow_state import WorkflowState
 from taskforge.expressions.evaluator import Evaluator, Limits
 from taskforge.expressions.jq_check import jq_problems
@@ -52,6 +54,7 @@ from taskforge.steps.http_client import HttpClient
 from taskforge.steps.registry import load_kinds
 from taskforge.store.protocol import Store
 from taskforge.store.sqlite.store import SqliteStore
+from taskforge.triggers.schedule import parse_schedule
 
 log = get_logger("app")
 
@@ -63,6 +66,16 @@ def definition_limits(settings: Settings) -> DefinitionLimits:
     return DefinitionLimits(document_bytes=limits.document_bytes, steps=limits.steps, nesting=limits.nesting)
 
 
+def inbox_limits(settings: Settings) -> InboxLimits:
+    return InboxLimits(
+        queued_runs=settings.limits.queued_runs,
+        free_bytes=settings.limits.free_disk_mib * 1024 * 1024,
+        keep_ms=_ms(settings.inbox.keep_days * 86_400),
+        keep_bytes=settings.inbox.keep_mib * 1024 * 1024,
+        directory=settings.home,
+    )
+
+
 class Reader:
     """Reads and checks workflow documents with the real kinds and the real expression language."""
 
@@ -72,10 +85,10 @@ class Reader:
         self._evaluator = evaluator
 
     def parse(self, source: bytes, media: Literal["yaml", "json"]) -> Definition:
-        return parse_definition(source, media, self._kinds, parse_template, self._limits)
+        return parse_definition(source, media, self._kinds, parse_template, self._limits, parse_schedule)
 
     def load(self, document: JSON) -> Plan:
-        return load_plan(document, self._kinds, parse_template)
+        return load_plan(document, self._kinds, parse_template, parse_schedule)
 
     async def check_syntax(self, definition: Definition) -> list[Problem]:
         return [] if self._evaluator is None else await jq_problems(self._evaluator, definition)
@@ -148,13 +161,31 @@ class Server:
         starts = Starts(store, self.clock, drivers, plans, settings.limits.input_bytes)
         children = Children(store, self.clock, drivers, starts)
         executor.start_child = children.start_child
-        timers.on_upkeep = children.catch_up
+        triggers = Triggers(
+            store,
+            self.clock,
+            drivers,
+            starts,
+            expressions,
+            values,
+            inbox_limits(settings),
+            held=lambda: executor.held,
+        )
+        triggers.schedules.on_failure = self._failed
+
+        async def look_after() -> None:
+            await children.catch_up()
+            await triggers.run_ends.catch_up()
+
+        timers.on_upkeep = look_after
+        timers.on_retention = triggers.prune
         service = Service(
             store, self.clock, drivers, plans, reader, timers, starts=starts, children=children, links=links,
-            values=values,
-        )
+            values=values, triggers=triggers,
+        )  # fmt: skip
         self._install_signals()
         await timers.start()
+        await triggers.start()
         web = _Web(create_api(service, settings, self.clock), settings)
         serving = asyncio.create_task(web.serve(sockets=[self._sock]), name="web")
         serving.add_done_callback(lambda task: self._web_ended(task, web))
@@ -165,6 +196,7 @@ class Server:
             print(f"taskforge {__version__} is ready at {url} (home {settings.home})", flush=True)
             log.info("ready", url=url, home=str(settings.home), pid=os.getpid(), node=self.node)
         await self._stop.wait()
+        await triggers.stop()
         await self._shut_down(service, timers, executor, drivers)
         web.should_exit = True
         await asyncio.gather(serving, return_exceptions=True)

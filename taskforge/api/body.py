@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import ClientDisconnect
 
 from taskforge.api.call import Call, FormData
-from taskforge.api.route import Body, DataBody, DocumentBody, JsonBody
+from taskforge.api.route import Body, DataBody, DocumentBody, JsonBody, RawBody
 from taskforge.core.errors import InvalidRequest, MalformedRequest, RequestTimeout, TooLarge, UnsupportedMediaType
 from taskforge.core.jsontext import JsonError, loads
 from taskforge.core.problem import Problem, format_path, quoted, suggest
@@ -25,6 +25,7 @@ _MAX_FIELDS = 1000
 
 async def take_body(call: Call, kind: Body) -> None:
     """Read the body of a call and leave what it says in `call.members`, `call.document`, or `call.data`."""
+    assert not isinstance(kind, RawBody), "the call reads it itself"
     if isinstance(kind, DocumentBody):
         media = _document_media(call)
         call.document = (await read_body(call), media)
@@ -40,12 +41,15 @@ async def take_body(call: Call, kind: Body) -> None:
     call.members = _members(_parse(raw) if raw else {}, kind)
 
 
-async def read_body(call: Call, at_least: int = 0) -> bytes:
-    """The whole body. Raises TooLarge as soon as it is known to be, whatever Content-Length says."""
-    limit = max(call.context.settings.server.body_limit, at_least)
+async def read_body(
+    call: Call, at_least: int = 0, *, limit: int | None = None, setting: str = "[server] body_limit"
+) -> bytes:
+    """The whole body. Raises TooLarge as soon as it is known to be, whatever Content-Length says. `limit` is for calls
+    with a setting of their own."""
+    limit = max(call.context.settings.server.body_limit, at_least) if limit is None else limit
     length = call.header(b"content-length")
     if length is not None and length.isdigit() and (len(length) > 18 or int(length) > limit):
-        raise _too_large(limit)
+        raise _too_large(limit, setting)
     encoding = call.header(b"content-encoding")
     if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
         raise UnsupportedMediaType("bodies are taken as they are; send them without Content-Encoding")
@@ -53,30 +57,30 @@ async def read_body(call: Call, at_least: int = 0) -> bytes:
     if message["type"] == "http.request" and not message.get("more_body", False):
         whole = message.get("body", b"")
         if len(whole) > limit:
-            raise _too_large(limit)
+            raise _too_large(limit, setting)
         return bytes(whole)
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            return await _read_on(call, message, limit)
+            return await _read_on(call, message, limit, setting)
     except TimeoutError:
         raise RequestTimeout(f"the body did not arrive within {BODY_SECONDS:.0f} seconds") from None
 
 
-async def _read_on(call: Call, message: Any, limit: int) -> bytes:
+async def _read_on(call: Call, message: Any, limit: int, setting: str) -> bytes:
     parts = bytearray()
     while True:
         if message["type"] != "http.request":
             raise ClientDisconnect()
         parts += message.get("body", b"")
         if len(parts) > limit:
-            raise _too_large(limit)
+            raise _too_large(limit, setting)
         if not message.get("more_body", False):
             return bytes(parts)
         message = await call.receive()
 
 
-def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"the body is larger than {limit} bytes ([server] body_limit)", detail={"limit": limit})
+def _too_large(limit: int, setting: str) -> TooLarge:
+    return TooLarge(f"the body is larger than {limit} bytes ({setting})", detail={"limit": limit})
 
 
 def _data(call: Call, raw: bytes) -> Any:

@@ -10,6 +10,7 @@ from taskforge.api.members import (
     CREATE_TOKEN,
     NOTHING,
     PREVIEW_SCHEDULE,
+    REPLAY_DELIVERY,
     REPLAY_RUN,
     RETRY_RUN,
     SEND_SIGNAL,
@@ -105,6 +106,24 @@ _TOKEN: dict[str, Schema] = {
     "created_at": _TIME,
     "expires_at": _MAYBE_TIME,
 }
+_PAIRS = _list({"type": "array", "items": _TEXT, "minItems": 2, "maxItems": 2})
+_DELIVERY: dict[str, Schema] = {
+    "id": _TEXT,
+    "workflow": _TEXT,
+    "trigger": _TEXT,
+    "version": _WHOLE,
+    "state": _words(("ACCEPTED", "FILTERED", "DUPLICATE", "FAILED")),
+    "received_at": _TIME,
+    "method": _TEXT,
+    "query": _PAIRS,
+    "headers": _PAIRS,
+    "body_bytes": _COUNT,
+    "dedupe_key": _MAYBE_TEXT,
+    "run": _maybe(_object({"id": _TEXT, "number": _WHOLE})),
+    "duplicate_of": _MAYBE_TEXT,
+    "replay_of": _MAYBE_TEXT,
+    "error": _maybe(_object({"code": _TEXT, "message": _TEXT})),
+}
 _COUNTS: Schema = {"type": "object", "additionalProperties": _COUNT}
 
 
@@ -178,12 +197,29 @@ def components() -> dict[str, Any]:
         "Verdict": _object({"valid": _FLAG, "code": _TEXT, "reason": _TEXT, "delivery_id": _MAYBE_TEXT}),
         "ScheduleSlot": _object({"at": _TIME, "local": _TEXT, "latest": _TIME, "note": _TEXT}, "latest", "note"),
         "SchedulePreview": _object({"items": _list(_ref("ScheduleSlot")), "remarks": _list(_TEXT)}),
+        "Delivery": _object(_DELIVERY),
+        "DeliveryPage": _page("Delivery"),
+        "DeliveryDetail": _object(_DELIVERY | {"body": _MAYBE_TEXT, "body_b64": _MAYBE_TEXT}),
+        "Delivered": _object({"id": _TEXT, "number": _WHOLE, "delivery": _TEXT}),
+        "Filtered": _object({"delivery": _TEXT, "state": _words(("FILTERED",))}),
+        "DuplicateOrFiltered": {"anyOf": [_ref("Delivered"), _ref("Filtered"), {}]},
+        "Schedule": _object({
+            "workflow": _TEXT, "trigger": _TEXT, "cron": _MAYBE_TEXT, "at": _MAYBE_TEXT, "timezone": _TEXT,
+            "catch_up": _words(("latest", "all", "none")), "enabled": _FLAG, "held": _FLAG, "next_slot": _MAYBE_TIME,
+            "next_at": _MAYBE_TIME, "last_slot": _MAYBE_TIME, "missed": _COUNT, "overdue": _FLAG,
+            "overdue_s": {"type": "number"}, "decisions": _list(_ref("SlotDecision")),
+        }),
+        "SchedulePage": _page("Schedule"),
+        "SlotDecision": _object({"slot": _TIME, "until": _TIME, "slots": _COUNT, "at_least": _FLAG, "code": _TEXT,
+                                 "at": _TIME, "run": _MAYBE_TEXT,
+                                 "error": _maybe(_object({"code": _TEXT, "message": _TEXT}))}),
         "Token": _object(_TOKEN),
         "TokenPage": _page("Token"),
         "NewToken": _object(_TOKEN | {"token": _TEXT}),
     }  # fmt: skip
-    bodies = (START_RUN, START_RUNS, CHANGE_WORKFLOW, CANCEL_RUN, RETRY_RUN, REPLAY_RUN, SEND_SIGNAL, SET_HOLD,
-              SET_STATE, NOTHING, CREATE_TOKEN, PUT_SECRET, PUT_VAR, VERIFY_WEBHOOK, PREVIEW_SCHEDULE)  # fmt: skip
+    bodies = (START_RUN, START_RUNS, CHANGE_WORKFLOW, CANCEL_RUN, RETRY_RUN, REPLAY_RUN, REPLAY_DELIVERY, SEND_SIGNAL,
+              SET_HOLD, SET_STATE, NOTHING, CREATE_TOKEN, PUT_SECRET, PUT_VAR, VERIFY_WEBHOOK,
+              PREVIEW_SCHEDULE)  # fmt: skip
     for body in bodies:
         named[body.schema_name] = _body(body)
     return dict(sorted(named.items()))

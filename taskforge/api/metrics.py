@@ -37,6 +37,9 @@ class _StatsCollector(Collector):
         yield _gauge("taskforge_oldest_ready_seconds", "How long the oldest of them has been due.", oldest)
         yield _gauge("taskforge_attempts_in_flight", "Attempts that this process carries out.", self._in_flight)
         yield _gauge("taskforge_dead_letters", "Dead letters that are open.", stats.dead_letters)
+        yield _gauge("taskforge_schedules_overdue", "Schedules that should have fired.", stats.schedules_overdue)
+        overdue = stats.schedule_overdue_ms / 1000
+        yield _gauge("taskforge_schedule_overdue_seconds", "How long the most overdue of them has been due.", overdue)
         yield _gauge("taskforge_database_bytes", "Size of the database file.", stats.db_bytes)
         yield _gauge("taskforge_wal_bytes", "Size of the write-ahead log.", stats.wal_bytes)
 

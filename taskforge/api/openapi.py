@@ -12,7 +12,7 @@ from taskforge.api.body import FORM_TYPE
 from taskforge.api.components import components
 from taskforge.api.members import SIGNAL_NAME, STATE_KEY
 from taskforge.api.problems import MEDIA_TYPE
-from taskforge.api.route import Answer, Body, DataBody, DocumentBody, Param, Route, Schema
+from taskforge.api.route import Answer, Body, DataBody, DocumentBody, Param, RawBody, Route, Schema
 from taskforge.core.errors import (
     Forbidden,
     InvalidRequest,
@@ -33,6 +33,8 @@ _PARAM_DOCS = {
     "signal": "The signal's name.",
     "key": "The key in the workflow's state.",
     "token": "The secret part of the link.",
+    "workflow": "The workflow's name.",
+    "trigger": "The trigger's name.",
 }
 _PARAM_SCHEMAS: dict[str, Schema] = {
     "n": {"type": "integer", "minimum": 1},
@@ -94,6 +96,8 @@ def _operation(route: Route) -> dict[str, Any]:
 
 
 def _operation_id(route: Route) -> str:
+    if route.takes_anything:
+        return f"{route.operation}_by_{route.method.lower()}"
     # One act may have two calls: PUT and POST of a workflow.
     second = route.method == "POST" and route.operation == "publish_workflow"
     return f"{route.operation}_by_document" if second else route.operation
@@ -123,6 +127,8 @@ def _header_params(route: Route) -> list[dict[str, Any]]:
 
 
 def _request_body(body: Body) -> dict[str, Any]:
+    if isinstance(body, RawBody):
+        return {"required": False, "content": {"*/*": {"schema": {}}}}
     if isinstance(body, DataBody):
         form = {"schema": {"type": "object", "additionalProperties": {"type": "string"}}}
         return {"required": False, "content": {"application/json": {"schema": {}}, FORM_TYPE: form}}

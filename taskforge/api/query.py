@@ -87,6 +87,8 @@ STEPS = CursorKind("s", False)
 LOGS = CursorKind("l", True)
 WHY = CursorKind("y", True)
 DEAD_LETTERS = CursorKind("d", False)
+DELIVERIES = CursorKind("i", True)
+SCHEDULES = CursorKind("c", True)
 
 
 def encode_cursor(kind: CursorKind, value: str | int) -> str:
@@ -194,6 +196,14 @@ STEP = Param("step", _parse_path, {"type": "string", "minLength": 1, "maxLength"
 TRIGGER = Param("trigger", _parse_text, {"type": "string", "minLength": 1}, "The trigger's type, such as manual.")
 RUN_STATE = choice_param("state", tuple(RunState), "One state, or several with commas.", multiple=True)
 DEAD_STATE = choice_param("state", tuple(DeadLetterState), "The dead letter's state.")
+DELIVERY_STATE = choice_param(
+    "state", ("ACCEPTED", "FILTERED", "DUPLICATE", "FAILED"), "What became of the delivery."
+)
+TRIGGER_NAME = Param("trigger", _parse_text, {"type": "string", "minLength": 1}, "The trigger's name.")
+SEARCH = Param(
+    "search", _parse_text, {"type": "string", "minLength": 1, "maxLength": 256},
+    "Text in the headers, query or body; ASCII letters in either case.",
+)  # fmt: skip
 CHOSEN_STEPS = choice_param(
     "steps",
     ("none", "failed", "all"),

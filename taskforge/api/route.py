@@ -77,7 +77,12 @@ class DataBody:
     """Any JSON value, or a form (`application/x-www-form-urlencoded`); may be left out."""
 
 
-Body = JsonBody | DocumentBody | DataBody
+@dataclass(frozen=True, slots=True)
+class RawBody:
+    """Any bytes; the call reads them itself."""
+
+
+Body = JsonBody | DocumentBody | DataBody | RawBody
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,11 @@ class Route:
     body: Body | None = None
     refusals: tuple[type[TaskForgeError], ...] = ()
     tag: str = ""
+
+    @property
+    def takes_anything(self) -> bool:
+        """Whether the call reads body and query itself."""
+        return isinstance(self.body, RawBody)
 
     @property
     def operation(self) -> str:

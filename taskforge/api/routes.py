@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from taskforge.api import members, query
+from taskforge.api.delivery_calls import get_delivery, list_deliveries, list_schedules, replay_delivery
 from taskforge.api.events import list_logs, stream_events, stream_run_events
 from taskforge.api.health_calls import docs, healthz, metrics, openapi, readyz, stats
 from taskforge.api.hold_calls import get_hold, set_hold
+from taskforge.api.hook_calls import receive_delivery
 from taskforge.api.letter_calls import discard_dead_letter, get_dead_letter, list_dead_letters, retry_dead_letter
 from taskforge.api.preview_calls import preview_schedule
 from taskforge.api.resume_calls import get_resume_page, use_resume_link
-from taskforge.api.route import Answer, DataBody, DocumentBody, Route, Scope
+from taskforge.api.route import Answer, DataBody, DocumentBody, RawBody, Route, Scope
 from taskforge.api.run_calls import (
     cancel_run,
     get_run,
@@ -48,22 +50,32 @@ from taskforge.api.workflow_calls import (
 from taskforge.core.errors import (
     Conflict,
     DeadLetterClosed,
+    DeliveryGone,
+    DeliveryRefused,
+    HookBusy,
     IdempotencyMismatch,
     InvalidDefinition,
     InvalidInput,
+    LoopRefused,
+    MethodNotAllowed,
     NameMismatch,
     NotFound,
     NothingToRetry,
+    RequestTimeout,
+    RespondFailed,
     ResumeLinkUsed,
     RunEnded,
     RunNotEnded,
     RunUndone,
     ShuttingDown,
+    SignatureRefused,
     StateConflict,
     StepUnknown,
     StoreFull,
     TooLarge,
+    TooManyRequests,
     Unavailable,
+    UnsupportedMediaType,
     WorkflowDisabled,
 )
 
@@ -95,6 +107,19 @@ _IDEMPOTENCY = {
     )
 }
 
+METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+"""What hooks take, unless the trigger says less."""
+
+_HOOK = (NotFound, MethodNotAllowed, TooLarge, UnsupportedMediaType, RequestTimeout, TooManyRequests, SignatureRefused,
+         LoopRefused, DeliveryRefused, RespondFailed, HookBusy, ShuttingDown, *_STORES)  # fmt: skip
+_DELIVERED = {
+    202: Answer("The delivery and its run are on disk.", "Delivered", headers={"Location": "Where the run is."}),
+    200: Answer(
+        "A duplicate, with the first one's run; or a delivery that was filtered out; or what `respond` says.",
+        "DuplicateOrFiltered",
+    ),
+}
+
 ROUTES: Final[tuple[Route, ...]] = (
     # ---- public: exactly these, and /hooks/
     Route("GET", "/healthz", None, healthz, "Is the server alive?", {200: Answer("Alive.", "Status")},
@@ -111,6 +136,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("POST", "/hooks/-/resume/{token}", None, use_resume_link, "Resume the waiting step of a one-time link.",
           {202: Answer("The step goes on.", "Resumed")}, body=DataBody(), refusals=(ResumeLinkUsed, *_SIGNALS),
           tag="hooks"),
+    *(Route(method, "/hooks/{workflow}/{trigger}", None, receive_delivery, "Start a run by a webhook.", _DELIVERED,
+            body=RawBody(), refusals=_HOOK, tag="hooks") for method in METHODS),
     # ---- the server
     Route("GET", "/metrics", READ, metrics, "Counts for Prometheus.", {200: Answer("Metrics.", None, "text/plain")},
           refusals=(Unavailable,), tag="server"),
@@ -211,7 +238,22 @@ ROUTES: Final[tuple[Route, ...]] = (
           refusals=(NotFound, *_STORES), tag="secrets and variables"),
     Route("POST", "/v1/webhooks:verify", READ, verify_webhook, "Check a webhook's signature: why does it fail?",
           {200: Answer("Whether it fits, and why not.", "Verdict")}, body=VERIFY_WEBHOOK, tag="webhooks"),
+    # ---- deliveries
+    Route("GET", "/v1/deliveries", READ, list_deliveries, "List webhook deliveries, newest first.",
+          {200: Answer("A page of deliveries.", "DeliveryPage")},
+          query=(query.WORKFLOW, query.TRIGGER_NAME, query.DELIVERY_STATE, query.SEARCH, *_PAGED,
+                 query.cursor_param(query.DELIVERIES)), tag="webhooks"),
+    Route("GET", "/v1/deliveries/{id}", READ, get_delivery, "Show a delivery with its body.",
+          {200: Answer("The delivery.", "DeliveryDetail")}, refusals=(NotFound,), tag="webhooks"),
+    Route("POST", "/v1/deliveries/{id}/replay", RUN, replay_delivery, "Take a delivery again, as a new run.",
+          {202: Answer("The new run is on disk and will end.", "Delivered",
+                       headers={"Location": "Where the run is."}),
+           200: Answer("The delivery was filtered out.", "Filtered")},
+          body=members.REPLAY_DELIVERY, refusals=(DeliveryGone, DeliveryRefused, *_STARTS), tag="webhooks"),
     # ---- schedules
+    Route("GET", "/v1/schedules", READ, list_schedules, "List schedules: next and last slot, missed, decisions.",
+          {200: Answer("A page of schedules.", "SchedulePage")},
+          query=(query.WORKFLOW, *_PAGED, query.cursor_param(query.SCHEDULES)), tag="schedules"),
     Route("POST", "/v1/schedules:preview", READ, preview_schedule, "Show the next times of a cron expression.",
           {200: Answer("The times, rising.", "SchedulePreview")}, body=members.PREVIEW_SCHEDULE, tag="schedules"),
     # ---- tokens

@@ -45,7 +45,7 @@ async def start_run(call: Call) -> Response:
     wait = call.asked.get("wait")
     if wait is None:
         return json_response(started_shape(started), 202 if started.created else 200, where)
-    await _wait(call, started.id, wait)
+    await wait_for_end(call, started.id, wait)
     return await _show(call, started.id, None, where)
 
 
@@ -81,7 +81,7 @@ async def get_run(call: Call) -> Response:
     """A run by id or `name#number`, with its steps and their attempts."""
     wait = call.asked.get("wait")
     if wait is not None:
-        await _wait(call, call.params["run"], wait)
+        await wait_for_end(call, call.params["run"], wait)
     return await _show(call, call.params["run"], call.asked.get("steps"), None)
 
 
@@ -122,7 +122,7 @@ async def send_signal(call: Call) -> Response:
 # ---- one run
 
 
-async def _wait(call: Call, ref: str, timeout_ms: int) -> None:
+async def wait_for_end(call: Call, ref: str, timeout_ms: int) -> None:
     """Wait for the end of a run, or until the caller goes away or the server shuts down."""
     if call.service.stopping:
         return

@@ -245,7 +245,7 @@ def stats_shape(stats: Stats, held: Collection[str]) -> dict[str, Any]:
         "ready_steps": stats.ready_steps,
         "oldest_ready_s": None if stats.oldest_ready_ms is None else stats.oldest_ready_ms / 1000,
         "dead_letters": stats.dead_letters,
-        "schedules_overdue": 0,
+        "schedules_overdue": stats.schedules_overdue,
         "held": EVERYTHING in held,
         "held_workflows": sum(name != EVERYTHING for name in held),
         "db_bytes": stats.db_bytes,

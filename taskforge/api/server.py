@@ -117,6 +117,8 @@ class Api:
             raise MethodNotAllowed(f"this address takes {match.allow}", detail={"allow": match.allow})
         call.route, call.params = route, match.params
         self._check_scope(call, route)
+        if route.takes_anything:
+            return await route.handler(call)
         if scope["query_string"]:
             call.asked = read_query(scope["query_string"], route.query)
         if route.body is not None:

@@ -74,6 +74,21 @@ class LimitSettings:
     input_bytes: int = _setting(_MIB, "Largest input of a run.", low=1024, high=64 * _MIB)
     output_bytes: int = _setting(_MIB, "Largest output of a step, and largest HTTP answer.", low=1024, high=64 * _MIB)
     foreach_items: int = _setting(10_000, "Most items of a foreach.", low=1, high=1_000_000)
+    webhook_bytes: int = _setting(_MIB, "Largest body of a webhook delivery.", low=1024, high=64 * _MIB)
+    queued_runs: int = _setting(
+        20_000, "QUEUED runs from which on deliveries are answered 503.", low=1, high=10_000_000
+    )
+    free_disk_mib: int = _setting(
+        64, "Free space below which deliveries are answered 503; no more than 2 % of the disk.", low=0, high=1_048_576
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class InboxSettings:
+    keep_days: float = _setting(
+        30.0, "How long webhook deliveries are kept; a delivery id starts one run within it.", low=1, high=3650
+    )
+    keep_mib: int = _setting(1024, "Bodies that are kept; the oldest go first.", low=1, high=1_048_576)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +135,7 @@ SECTIONS: Final = {
     "engine": EngineSettings,
     "expressions": ExpressionSettings,
     "limits": LimitSettings,
+    "inbox": InboxSettings,
     "http": HttpSettings,
     "egress": EgressSettings,
     "log": LogSettings,
@@ -136,6 +152,7 @@ class Settings:
     engine: EngineSettings = EngineSettings()
     expressions: ExpressionSettings = ExpressionSettings()
     limits: LimitSettings = LimitSettings()
+    inbox: InboxSettings = InboxSettings()
     http: HttpSettings = HttpSettings()
     egress: EgressSettings = EgressSettings()
     log: LogSettings = LogSettings()

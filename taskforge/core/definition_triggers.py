@@ -254,8 +254,8 @@ class _TriggerReader:
         read_word(self.reading, place, model.workflow, NAME, _WORKFLOW_FORM, "workflow name")
         if model.workflow == workflow:
             self.findings.error(place, "a workflow cannot be started by the end of its own runs")
-        states: list[str] = list(model.states or sorted(RUN_TERMINAL))
-        return RunTrigger(self.name, input, model.workflow, tuple(dict.fromkeys(map(str, states))))
+        states = sorted(map(str, RUN_TERMINAL)) if model.states is None else [str(state) for state in model.states]
+        return RunTrigger(self.name, input, model.workflow, tuple(dict.fromkeys(states)))
 
     def _webhook(self, model: Webhook, input: Evaluation | None) -> Trigger:
         value = self.value["webhook"]

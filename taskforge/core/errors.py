@@ -177,10 +177,16 @@ class DeliveryGone(Conflict):
     code, title = "DELIVERY_GONE", "The delivery's body is gone"
 
 
-class HookBusy(TaskForgeError):
-    """Deliveries are not taken now: the disk is nearly full, or too many runs wait. Nothing was stored."""
+class RespondFailed(TaskForgeError):
+    """The run that was to make the answer did not succeed, or its `respond` failed; `detail` names the run."""
 
-    code, status, title = "HOOK_BUSY", 503, "Deliveries are not taken now"
+    code, status, title = "RESPOND_FAILED", 500, "The run gave no answer"
+
+
+class SignatureRefused(TaskForgeError):
+    """The sender of a delivery is not known by its signature; the log says why."""
+
+    code, status, title = "SIGNATURE_REFUSED", 401, "The signature is not valid"
 
 
 class TooManyRequests(TaskForgeError):
@@ -197,6 +203,12 @@ class StoreFull(Unavailable):
     """The disk is full: nothing is accepted until there is space again."""
 
     code, status, title = "STORE_FULL", 507, "The disk is full"
+
+
+class HookBusy(Unavailable):
+    """Deliveries are not taken now: the disk is nearly full, or too many runs wait. Nothing was stored."""
+
+    code, title = "HOOK_BUSY", "Deliveries are not taken now"
 
 
 class ShuttingDown(Unavailable):

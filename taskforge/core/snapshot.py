@@ -284,3 +284,9 @@ class Changes:
     wake_at: int | None = None
     starved: bool = False
     is_empty: bool = True
+
+
+def depth_of(trigger: JSON) -> int:
+    """How many runs led to the run with this `$trigger`, by webhooks and ends of runs."""
+    depth = trigger.get("depth", 0) if isinstance(trigger, dict) else 0
+    return depth if isinstance(depth, int) else 0

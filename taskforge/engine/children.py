@@ -11,7 +11,7 @@ from taskforge.core.clock import Clock
 from taskforge.core.errors import Failure, NotFound, RunEnded, TaskForgeError
 from taskforge.core.kind import ActionFailed, child_signal
 from taskforge.core.model import JSON, AttemptFailure
-from taskforge.core.snapshot import RunSnapshot, StepRun
+from taskforge.core.snapshot import RunSnapshot, StepRun, depth_of
 from taskforge.engine.drivers import Drivers
 from taskforge.engine.starting import StartRequest, Starts
 from taskforge.observe.logs import get_logger
@@ -48,6 +48,9 @@ class Children:
         if wait:
             parent["signal"] = child_signal(at.path, at.generation)
             parent["places"] = [*places, run.place] if run.place is not None else places
+        trigger: dict[str, JSON] = {"type": "workflow", "run": run.id, "step": at.path}
+        if depth_of(run.trigger):
+            trigger["depth"] = depth_of(run.trigger)
         request = StartRequest(
             workflow,
             input,
@@ -56,7 +59,7 @@ class Children:
             idempotency_key=f"{run.id}/{at.idempotency_suffix}",
             request_hash="child",
             trigger_type="workflow",
-            trigger={"type": "workflow", "run": run.id, "step": at.path},
+            trigger=trigger,
             parent=parent,
         )
         try:

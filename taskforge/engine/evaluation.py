@@ -89,6 +89,30 @@ class Expressions:
         except EvaluationFailed as error:
             return Prepared(failure=Failure(error.code, error.message))
 
+    async def evaluate_apart(self, evaluation: Evaluation, names: Mapping[str, JSON], now: int) -> JSON:
+        """Evaluate what belongs to no run, such as a trigger's `input`, with these names beside `$vars`, `$secrets` and
+        `$now`. Null where a condition does not hold. Raises EvaluationFailed. Nothing is masked."""
+        compiled = _compile(evaluation)
+        if compiled.is_literal:
+            return evaluation.template.render(())
+        variables = dict(names)
+        for root, name in compiled.names:
+            if root == "now":
+                variables[root] = to_rfc3339(now)
+            elif root == "vars":
+                variables[root] = _chosen(variables.get(root), self.values.vars, root, name)
+            elif root == "secrets":
+                variables[root] = _chosen(variables.get(root), self.values.secrets, root, name)
+        if compiled.is_inline:
+            try:
+                if compiled.guard is not None and not condition(compiled.guard(variables, None)):
+                    return None
+                return evaluation.template.render([program(variables, None) for program in compiled.programs])
+            except TooBig:
+                pass
+        prepared = await self._ask(evaluation, variables, now)
+        return prepared.value if prepared.admitted else None
+
     async def evaluate_later(self, run: RunSnapshot, at: StepRun, template: Template, dot: JSON) -> JSON:
         """Evaluate a template of a running action with `.` = dot. Raises EvaluationFailed."""
         names = _names([template])

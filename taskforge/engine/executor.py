@@ -17,7 +17,7 @@ from taskforge.core.errors import Failure
 from taskforge.core.jsontext import JsonError
 from taskforge.core.kind import ActionFailed, ActionKind, Suspended
 from taskforge.core.model import JSON, AttemptFailure
-from taskforge.core.snapshot import RunSnapshot, StepRun
+from taskforge.core.snapshot import RunSnapshot, StepRun, depth_of
 from taskforge.engine.evaluation import Expressions
 from taskforge.engine.workflow_state import WorkflowState
 from taskforge.expressions.errors import EvaluationFailed
@@ -31,6 +31,9 @@ log = get_logger("executor")
 NOBODY = -1
 """`Executor.alone` while all attempts in flight are waited for, so that one run can then be alone."""
 
+
+_LED_TO = ("webhook", "run")
+"""Types of triggers behind which there may be another run."""
 
 StartChild = Callable[[RunSnapshot, StepRun, str, JSON, bool, int | None], Awaitable[str]]
 
@@ -57,6 +60,12 @@ class Attempting:
 
     def now(self) -> int:
         return self._executor.clock.now()
+
+    @property
+    def depth(self) -> int | None:
+        trigger = self._driver.run.trigger
+        is_led_to = isinstance(trigger, dict) and (trigger.get("type") in _LED_TO or "depth" in trigger)
+        return depth_of(trigger) + 1 if is_led_to else None
 
     @property
     def workflow(self) -> str:

@@ -34,3 +34,13 @@ class Rates:
             self._arrivals = {name: time for name, time in self._arrivals.items() if time > now}
         self._arrivals[key] = following
         return due, following
+
+    def take(self, key: str, limit: RateLimit, now: int) -> int:
+        """Take a place if there is one now, and return 0; else return how long it is until there is one, in ms."""
+        spacing = limit.per_ms / limit.max
+        arrival = max(self._arrivals.get(key, 0), now)
+        due = round(arrival - limit.per_ms + spacing)
+        if due > now:
+            return due - now
+        self.reserve(key, limit, now)
+        return 0

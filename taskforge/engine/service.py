@@ -36,6 +36,7 @@ from taskforge.engine.plans import Plans
 from taskforge.engine.resuming import Resumable, awaited_signal, check_resumable, step_of
 from taskforge.engine.starting import StartRequest, Starts
 from taskforge.engine.timers import Timers
+from taskforge.engine.triggers import TriggerCalls, Triggers
 from taskforge.engine.values import StoredValues, ValueCalls
 from taskforge.engine.watching import Watchers
 from taskforge.engine.why import Surroundings, missing_reason, present_reasons
@@ -71,7 +72,7 @@ class DefinitionReader(Protocol):
         ...
 
 
-class Service(ValueCalls):
+class Service(ValueCalls, TriggerCalls):
     """All calls. Refusals are errors of `core.errors`; what returns is durable."""
 
     def __init__(
@@ -87,7 +88,9 @@ class Service(ValueCalls):
         children: Children,
         links: ResumeLinks,
         values: StoredValues,
+        triggers: Triggers,
     ) -> None:
+        self._triggers = triggers
         self._values = values
         self._store = store
         self._clock = clock
@@ -120,13 +123,16 @@ class Service(ValueCalls):
         plan = definition.plan
         if name is not None and plan.name != name:
             raise NameMismatch(f"the document is named {plan.name!r}, the request says {name!r}; make them the same")
-        document = await self._same_as_newest(plan.name, definition.document) or dumps(definition.document)
-        published = await self._store.publish_workflow(
-            plan.name, document, definition.source, media, plan.description, self._clock.now()
-        )
-        self._starts.forget_workflow(plan.name)
+        async with self._triggers.changing:
+            document = await self._same_as_newest(plan.name, definition.document) or dumps(definition.document)
+            specs = self._triggers.specs(plan)
+            published = await self._store.publish_workflow(
+                plan.name, document, definition.source, media, plan.description, self._clock.now(), specs
+            )
+            self._starts.forget_workflow(plan.name)
         if published.changed:
             self._plans.keep(plan.name, published.version, plan)
+            await self._triggers.changed()
         return published, list(definition.warnings)
 
     async def _same_as_newest(self, name: str, document: JSON) -> str | None:
@@ -139,13 +145,20 @@ class Service(ValueCalls):
         return newest if dumps(in_order(loads(newest))) == dumps(in_order(document)) else None
 
     async def set_enabled(self, name: str, enabled: bool) -> WorkflowRow:
-        row = await self._store.set_enabled(name, enabled, self._clock.now())
-        self._starts.forget_workflow(name)
+        """Disabled: it starts no run. Enabled again, its schedules begin now: what was missed is not made up for."""
+        async with self._triggers.changing:
+            before = await self._store.get_workflow(name)
+            specs = self._triggers.specs(await self._plans.get(name, before.version)) if enabled else []
+            row = await self._store.set_enabled(name, enabled, self._clock.now(), specs)
+            self._starts.forget_workflow(name)
+        await self._triggers.changed()
         return row
 
     async def delete_workflow(self, name: str) -> None:
-        await self._store.delete_workflow(name, self._clock.now())
-        self._starts.forget_workflow(name)
+        async with self._triggers.changing:
+            await self._store.delete_workflow(name, self._clock.now())
+            self._starts.forget_workflow(name)
+        await self._triggers.changed()
 
     async def get_workflow(self, name: str) -> tuple[WorkflowRow, VersionRow]:
         row = await self._store.get_workflow(name)
@@ -293,6 +306,7 @@ class Service(ValueCalls):
         """Hold a workflow (None: everything) back: no attempt begins. Runs are still accepted. Raises NotFound."""
         await self._store.set_hold(workflow, held, self._clock.now())
         self._timers.set_holds(await self._store.list_holds())
+        await self._triggers.changed()
 
     async def list_holds(self) -> list[str]:
         return await self._store.list_holds()
@@ -385,11 +399,11 @@ class Service(ValueCalls):
         await self._store.revoke_token(id)
 
     async def stats(self) -> Stats:
-        return await self._store.stats(self._clock.now())
+        return await self._triggers.add_stats(await self._store.stats(self._clock.now()))
 
     def liveness(self) -> str | None:
         """Return why this process is not doing its work, or None. Never waits."""
-        return self._timers.stuck()
+        return self._timers.stuck() or self._triggers.schedules.stuck()
 
     async def readiness(self) -> str | None:
         """Return why calls cannot be served now, or None."""
@@ -402,7 +416,7 @@ class Service(ValueCalls):
             return "the store has not answered for 2 s"
         except Unavailable as error:
             return f"the store does not answer: {error.message}"
-        return self._timers.stuck()
+        return self.liveness()
 
     @property
     def in_flight(self) -> int:
@@ -419,6 +433,7 @@ class Service(ValueCalls):
     def _on_change(self, run: RunSnapshot, changes: Changes) -> None:
         self._watchers.moved(run)
         self._children.moved(run)
+        self._triggers.run_ends.moved(run)
 
 
 def _check_open(row: DeadLetterRow) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from taskforge.core import events as ev
 from taskforge.core.clock import Clock
@@ -38,6 +39,19 @@ class StartRequest:
     parent: JSON = None
 
 
+class Pending(NamedTuple):
+    """A run that is decided and not stored yet."""
+
+    new: NewRun
+    driver: Driver
+    changes: Changes
+
+    @property
+    def start(self) -> tuple[NewRun, Changes]:
+        """What the store takes."""
+        return self.new, self.changes
+
+
 class Starts:
     """Starts runs. Workflow rows are cached: this process is the only one that changes them on SQLite."""
 
@@ -59,20 +73,36 @@ class Starts:
 
         Raises NotFound, WorkflowDisabled, InvalidInput, TooLarge, IdempotencyMismatch, Unavailable.
         """
-        version, plan = await self._startable(request)
-        new, driver = self._prepare(plan, version, request)
-        changes = driver.begin()
+        pending = await self.prepare(request)
         try:
-            started = await self._store.start_run(new, changes)
+            started = await self._store.start_run(*pending.start)
         except BaseException as error:
-            self._not_stored(driver, changes, error)
+            self.not_stored(pending, error)
             raise
-        self._stored(driver, changes, started)
+        self.stored(pending, started)
         return started
+
+    async def prepare(self, request: StartRequest) -> Pending:
+        """Decide a run that another verb than `start_run` stores. `stored` or `not_stored` must follow. Raises as
+        `start_run` does."""
+        version, plan = await self.resolve(request.workflow, request.version)
+        new, driver = self._prepare(plan, version, request)
+        return Pending(new, driver, driver.begin())
+
+    def stored(self, pending: Pending, started: StartedRun | None) -> None:
+        """The verb has stored the run, or (None, or not `created`) there was no need to."""
+        if started is None:
+            pending.driver.forget(pending.changes)
+        else:
+            self._stored(pending.driver, pending.changes, started)
+
+    def not_stored(self, pending: Pending, error: BaseException) -> None:
+        """The verb was refused, or nobody knows what became of it."""
+        self._not_stored(pending.driver, pending.changes, error)
 
     async def start_runs(self, request: StartRequest, inputs: Sequence[JSON]) -> list[StartedRun]:
         """Start many runs in one transaction: all or none."""
-        version, plan = await self._startable(request)
+        version, plan = await self.resolve(request.workflow, request.version)
         pairs: list[tuple[NewRun, Driver]] = []
         problems: list[Problem] = []
         for index, input in enumerate(inputs):
@@ -93,17 +123,17 @@ class Starts:
             self._stored(driver, changes, one)
         return started
 
-    async def _startable(self, request: StartRequest) -> tuple[int, Plan]:
+    async def resolve(self, name: str, version: int | None = None) -> tuple[int, Plan]:
+        """Return the version that a start would run, and its plan. Raises NotFound, WorkflowDisabled, ShuttingDown."""
         if self.stopping:
             raise ShuttingDown("the server is shutting down; try again when it is back")
-        name = request.workflow
         row = self._workflows.get(name)
         if row is None:
             row = await self._store.get_workflow(name)
             self._workflows[name] = row
         if not row.enabled:
             raise WorkflowDisabled(f"workflow {name!r} is disabled; enable it to start runs")
-        version = request.version if request.version is not None else row.version
+        version = version if version is not None else row.version
         return version, await self._plans.get(name, version)
 
     def _prepare(self, plan: Plan, version: int, request: StartRequest) -> tuple[NewRun, Driver]:
@@ -159,6 +189,7 @@ class Starts:
     def _stored(self, driver: Driver, changes: Changes, started: StartedRun) -> None:
         if not started.created:
             driver.forget(changes)
+            self._drivers.note_place(started.due_at)
             return
         driver.run.key, driver.run.number = started.key, started.number
         self._drivers.note_place(started.due_at)

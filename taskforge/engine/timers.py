@@ -60,6 +60,8 @@ class Timers:
         self.on_failure: Callable[[BaseException], None] = lambda error: None
         self.on_upkeep: Callable[[], Awaitable[None]] | None = None
         """What else is looked after now and then: child runs after a crash."""
+        self.on_retention: Callable[[], Awaitable[None]] | None = None
+        """What else is let go of when it is old."""
         self.turned_at = 0.0
         """When the due loop last turned (monotonic seconds): it must turn at least once in each poll."""
 
@@ -83,6 +85,8 @@ class Timers:
         self._every(every, self._rescue_leases)
         if self._keep_runs_ms is not None:
             self._every(_PRUNE_S, self._prune_runs)
+        if self.on_retention is not None:
+            self._every(_PRUNE_S, self.on_retention)
         self._scheduler.start()
 
     async def stop(self) -> None:

@@ -70,7 +70,7 @@ class HttpKind(ActionKind):
             raise _refused(between, value)
         client = context.resources["http"]
         default_ms = context.resources.get("http_timeout_ms", DEFAULT_TIMEOUT_MS)
-        request = make_request(config, context.idempotency_key, default_ms, context.output_limit)
+        request = make_request(config, context.idempotency_key, default_ms, context.output_limit, context.depth)
         try:
             response = await client.request(request)
             _check_status(config.expect, request, response, context.now())
@@ -87,7 +87,9 @@ class HttpKind(ActionKind):
         }
 
 
-def make_request(config: HttpConfig, idempotency_key: str, default_ms: int, max_bytes: int) -> Request:
+def make_request(
+    config: HttpConfig, idempotency_key: str, default_ms: int, max_bytes: int, depth: int | None = None
+) -> Request:
     """Turn an evaluated config into the request that is sent."""
     from taskforge.steps.http_client import Request
 
@@ -96,6 +98,9 @@ def make_request(config: HttpConfig, idempotency_key: str, default_ms: int, max_
     if content_type is not None and all(name.lower() != "content-type" for name, _ in headers):
         headers.append(("Content-Type", content_type))
     headers.append(("Idempotency-Key", idempotency_key))
+    if depth is not None:
+        # So that a circle of workflows that call each other's hooks comes to an end.
+        headers.append(("TaskForge-Depth", str(depth)))
     return Request(
         method=config.method,
         url=config.url,

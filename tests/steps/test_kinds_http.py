@@ -27,6 +27,7 @@ class Attempt:
     idempotency_key: str = "run_1/a"
     deadline_ms: int | None = None
     output_limit: int = 1_000
+    depth: int | None = None
 
     def now(self) -> int:
         return 1_800_000_000_000

@@ -76,6 +76,8 @@ def fire_schedule(session: Session, firing: Firing, stored: Sequence[Stored]) ->
         raise ScheduleMoved(f"schedule {firing.schedule} was decided on by somebody else, or ended")
     written = set()
     for slot in firing.slots:
+        if slot.until > slot.slot:
+            session.write("fire_schedule_unhold", (firing.schedule, slot.slot, slot.until))
         row = (slot.slot, slot.code, slot.at, slot.until, slot.covers, slot.more, slot.run, slot.error)
         if session.write("fire_schedule_slot", (firing.schedule, *row)):
             written.add(slot.slot)

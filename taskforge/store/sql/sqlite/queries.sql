@@ -425,6 +425,9 @@ SET code = excluded.code, at = excluded.at, until = excluded.until, covers = exc
     run = excluded.run, error = excluded.error
 WHERE slots.code = 'SLOT_HELD';
 
+-- name: fire_schedule_unhold
+DELETE FROM slots WHERE schedule = ? AND slot > ? AND slot <= ? AND code = 'SLOT_HELD';
+
 -- name: list_schedules
 SELECT s.id, s.workflow, s.trigger, s.config, s.active, s.began_at, s.cursor, s.next_at, s.held_at, s.last_slot,
     s.missed
