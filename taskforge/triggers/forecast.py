@@ -39,7 +39,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """Something at an instant. For decisions `slot` is the slot (or the first of `covers`, the last being `until`)."""
+    """Something at an instant. For decisions `slot` is the slot (or the first of `slots`, the last being `until`)."""
 
     at: int
     code: str
@@ -49,7 +49,7 @@ class Happening:
     trigger: str | None = None
     slot: int | None = None
     until: int | None = None
-    covers: int = 1
+    slots: int = 1
     at_least: bool = False
     note: str | None = None
 
@@ -59,7 +59,7 @@ class Happening:
         if self.slot is not None:
             shape |= {"workflow": self.workflow, "trigger": self.trigger, "slot": to_rfc3339(self.slot)}
         if self.until is not None:
-            shape |= {"until": to_rfc3339(self.until), "covers": self.covers, "at_least": self.at_least}
+            shape |= {"until": to_rfc3339(self.until), "slots": self.slots, "at_least": self.at_least}
         if self.note is not None:
             shape["note"] = self.note
         return shape
