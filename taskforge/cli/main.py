@@ -29,9 +29,10 @@ SECTIONS = {
         "state": Place("taskforge.cli.workflow_state", "state", "A workflow's state: values that outlive its runs."),
     },
     "Values and triggers": {
-        "secret": Place("taskforge.cli.values", "secret", "Secrets: set, list, delete; never shown."),
-        "var": Place("taskforge.cli.values", "var", "Variables: set, list, delete."),
-        "trigger": Place("taskforge.cli.trigger", "trigger", "Send a webhook, signed as its sender would."),
+        "secret": Place("taskforge.cli.values", "secret", "Secrets: sealed values, seen as $secrets.NAME."),
+        "var": Place("taskforge.cli.values", "var", "Variables: settings, seen as $vars.NAME."),
+        "trigger": Place("taskforge.cli.trigger", "trigger", "Send a webhook to a trigger, signed as its sender would."),
+        "schedule": Place("taskforge.cli.schedule", "schedule", "Cron triggers: list, next times, a simulation."),
     },
     "Runs": {
         "run": Place("taskforge.cli.run", "run", "Start a run."),

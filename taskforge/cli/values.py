@@ -14,7 +14,7 @@ from taskforge.cli.shown import encode
 
 @click.group("secret", cls=Group, default="list")
 def secret() -> None:
-    """Secrets: sealed values that expressions see as $secrets.NAME. A value is never shown again."""
+    """Secrets: sealed values, seen as $secrets.NAME in every workflow. A value is never shown again."""
 
 
 @secret.command(
@@ -68,7 +68,7 @@ def delete_secret(session: Session, names: tuple[str, ...]) -> None:
 
 @click.group("var", cls=Group, default="list")
 def var() -> None:
-    """Variables: settings that expressions of every workflow see as $vars.NAME."""
+    """Variables: settings, seen as $vars.NAME in every workflow."""
 
 
 @var.command(
