@@ -167,6 +167,8 @@ class Timers:
         """Take up due runs, as long as there are slots for those that need one. Writes nothing when nothing is due."""
         free, held = self._executor.free, tuple(self._executor.held)
         if "*" in held:
+            # What is due stays so; whoever releases it wakes this loop.
+            self._next_due = None
             return
         if self._next_due is None or self._next_due > self._clock.now():
             self._next_due = await self._store.next_due(slots=free > 0, held=held)
