@@ -96,8 +96,9 @@ def test_enrich_keeps_to_the_rate_of_the_api(stage: Stage) -> None:
     requests = stage.target.requests("/lookup")
     assert in_any_order([seen.query for seen in requests], [f"name=c{n}" for n in range(7)])
     times = sorted(seen.at for seen in requests)
-    # At most five in any second; the clock of the server and ours differ by what a request takes.
-    assert all(later - earlier > 0.8 for earlier, later in zip(times, times[5:], strict=False))
+    # Five at once, then one each fifth of a second; what a request takes on its way is no property of the limit.
+    assert times[5] - times[0] > 0.15
+    assert times[6] - times[0] > 0.35
 
 
 def test_region_check_drains_the_sick_region_only(stage: Stage) -> None:

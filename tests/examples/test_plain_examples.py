@@ -117,4 +117,11 @@ def test_wait_for_lock_comes_back_only_while_the_page_is_locked(stage: Stage) ->
     second = stage.run("wait-for-lock", page="b", cms=stage.target.url)
     assert ended_well(second) and second["output"] == "already published"
     assert len(stage.target.requests("/pages/b/published")) == 2
-    assert states(second) == {"publish": "FAILED", "present": "SUCCEEDED"}
+    assert states(second) == {"publish": "FAILED", "give_up": "SKIPPED"}
+
+
+def test_wait_for_lock_gives_up_at_once_on_any_other_error(stage: Stage) -> None:
+    stage.target.answer("/pages/c/published", Answer(500))
+    run = stage.run("wait-for-lock", page="c", cms=stage.target.url)
+    assert (run["state"], run["error"]["code"]) == ("FAILED", "NOT_PUBLISHED")
+    assert stage.seen() == ["PUT /pages/c/published"]
