@@ -213,7 +213,7 @@ def test_the_schema_for_editors_finds_wrong_settings_of_a_run(change: dict[str, 
     [("catch", True), ("finally", True), ("probe", False), ("undo", True)],
 )
 def test_handlers_of_a_step_see_its_error_but_a_probe_does_not(handler: str, expected: bool) -> None:
-    step = {"id": "a", "effect": "once", "http": {"url": "https://x.example"}}
+    step: dict[str, Any] = {"id": "a", "effect": "once", "http": {"url": "https://x.example"}}
     step[handler] = [{"id": "b", "transform": "${{ $error }}"}]
     assert (lines_of(json.dumps({"name": "w", "steps": [step]}), "json") == []) is expected
 
