@@ -94,7 +94,8 @@ class Starts:
         return started
 
     async def _startable(self, request: StartRequest) -> tuple[int, Plan]:
-        if self.stopping:
+        if self.stopping and request.parent is None:
+            # A child belongs to an attempt that has its grace time; it is stored, and begins at the next start.
             raise ShuttingDown("the server is shutting down; try again when it is back")
         name = request.workflow
         row = self._workflows.get(name)
@@ -162,6 +163,10 @@ class Starts:
             return
         driver.run.key, driver.run.number = started.key, started.number
         self._drivers.note_place(started.due_at)
+        if driver.run.owner is None and self._drivers.find(started.key) is not None:
+            # It was due at once, and has been taken up before we came to hear that it is stored.
+            driver.forget(changes)
+            return
         self._drivers.keep(driver)
         driver.committed(changes)
 
