@@ -167,7 +167,7 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a step, an attempt or a run failed, as it is stored and shown: `{code, message, step?, attempt?, detail?}`."""
+    """Why a step, an attempt or a run failed, as stored and shown: `{code, message, step?, attempt?, detail?}`."""
 
     code: str
     message: str

@@ -1,4 +1,4 @@
-"""Definitions: what a workflow version is once its document has been read. Immutable; shared by all runs of the version.
+"""Definitions: what a workflow version is once its document has been read. Immutable; shared by all its runs.
 
 A `Plan` is made by `core.definition` from a document and holds everything the engine needs. A `Step` knows its kind (a
 module of `steps/`), its checked config and the expressions to evaluate when its turn comes.
