@@ -196,8 +196,8 @@ class Changes:
     For the store: `run` (guarded by `revision`), `steps`, `leases`, `ends`, `dead_letters`, `dead_letters_to`,
     `journal`, `counts` (kind, state → difference, for the statistics). For the driver: `starts` (steps whose new
     attempt begins), `aborts` (tokens of attempts to stop), `needs` (steps whose expressions need the jq child; the
-    empty path is the run's output), `wake_at` (when to decide again while the run stays in memory), `starved` (a step is
-    due that found no free slot).
+    empty path is the run's output), `wake_at` (when to decide again while the run stays in memory), `starved` (a step
+    is due that found no free slot).
     """
 
     key: int
