@@ -47,6 +47,7 @@ class Driver:
         self._events: list[ev.Event] = []
         self._asked: list[_Asked] = []
         self._pumping = False
+        self._is_stale = False
         self._timer: asyncio.TimerHandle | None = None
         self._preparing: set[asyncio.Task[None]] = set()
         self._epoch = 0
@@ -104,7 +105,11 @@ class Driver:
 
     def replace(self, run: RunSnapshot) -> None:
         """The store has given this run to us anew: go on from its rows."""
-        self._adopt(run)
+        if self._pumping:
+            # A decision is on its way to the store, and the rows may be older than it: they are loaded again after it.
+            self._is_stale = True
+        else:
+            self._adopt(run)
         self.post(ev.TakenUp())
 
     # ---- the pump
@@ -112,6 +117,9 @@ class Driver:
     async def _pump(self) -> None:
         try:
             while self._events or self._asked:
+                if self._is_stale:
+                    self._is_stale = False
+                    await self._reload(keep=True)
                 if self._asked:
                     await self._answer(self._asked.pop(0))
                 else:
@@ -143,6 +151,9 @@ class Driver:
     async def _step(self, events: list[ev.Event]) -> None:
         """Decide events and apply the decision; when the run has moved meanwhile, load it and decide again."""
         self._drivers.executor.in_flight -= sum(1 for event in events if isinstance(event, _ENDS))
+        if self.run.owner not in (None, self._drivers.node):
+            self._close()
+            return
         while True:
             changes = self._decide(events)
             try:
