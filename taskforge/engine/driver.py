@@ -7,9 +7,9 @@ time lives in the store alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from taskforge.core import events as ev
 from taskforge.core.decide import Context, decide
@@ -112,6 +112,10 @@ class Driver:
             self._adopt(run)
         self.post(ev.TakenUp())
 
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run a task that a shutdown waits for."""
+        self._drivers.spawn(work)
+
     # ---- the pump
 
     async def _pump(self) -> None:
@@ -139,8 +143,7 @@ class Driver:
         """End a run that the engine cannot drive. When even that fails, the process must not go on."""
         try:
             await self._reload(keep=True)
-            message = f"the engine met a fault of its own ({type(error).__name__}); the server's log has it"
-            changes = self._decide([ev.Broken(message)])
+            changes = self._decide([ev.Broken(_fault(error))])
             await self._apply(changes, self._drivers.store.cancel_run)
             self._after(changes)
         except Exception as second:
@@ -155,6 +158,7 @@ class Driver:
             self._close()
             return
         while True:
+            events = [*self._orphans(events), *events]
             changes = self._decide(events)
             try:
                 await self._apply(changes, _verb(self._drivers, events, changes))
@@ -165,8 +169,23 @@ class Driver:
                     return
                 events = [ev.TakenUp(), *(event for event in events if not isinstance(event, ev.TakenUp))]
                 continue
+            except BaseException:
+                self._undo(changes)
+                raise
             self._after(changes)
             return
+
+    def _orphans(self, events: list[ev.Event]) -> list[ev.Event]:
+        """A run that was loaded may hold attempts that nobody carries out: they were stored, but the answer to that did
+        not reach us. They are LOST, and tried again."""
+        if self.run.owner != self._drivers.node or not any(isinstance(event, ev.TakenUp) for event in events):
+            return []
+        ended = {event.token for event in events if isinstance(event, _ENDS)}
+        begun = [(at.path, at.attempt.id) for at in self.run.live.values() if at.attempt is not None]
+        carried_out = self._drivers.executor.carries_out
+        return [
+            ev.AttemptReleased(path, token) for path, token in begun if token not in ended and not carried_out(token)
+        ]
 
     async def _answer(self, asked: _Asked) -> None:
         """Decide what somebody asked for. A refusal changes nothing."""
@@ -259,10 +278,9 @@ class Driver:
         return True
 
     def _adopt(self, run: RunSnapshot) -> None:
-        held = {at.attempt.id: at.attempt for at in self.run.live.values() if at.attempt is not None}
         for at in run.live.values():
-            if at.attempt is not None and at.attempt.id in held:
-                at.attempt.value = held[at.attempt.id].value
+            if at.attempt is not None:
+                at.attempt.value = self._drivers.executor.find_value(at.attempt.id)
         self.run = run
         self._epoch += 1
 
@@ -299,7 +317,12 @@ class Driver:
 
     async def _prepare_in_child(self, path: str, epoch: int) -> None:
         at = self.run.steps[path] if path else None
-        prepared: Prepared = await self._drivers.expressions.prepare_in_child(self.run, at)
+        try:
+            prepared: Prepared = await self._drivers.expressions.prepare_in_child(self.run, at)
+        except Exception as error:
+            log.exception("evaluation_failed", run=self.run.id, step=path)
+            self.post(ev.Broken(_fault(error)))
+            return
         if self.is_open and epoch == self._epoch:
             self.post(ev.StepPrepared(path, prepared))
 
@@ -329,6 +352,10 @@ class Driver:
             if not asked.answer.done():
                 asked.answer.set_exception(Unavailable("the run is no longer driven here; try again"))
         self._asked.clear()
+
+
+def _fault(error: Exception) -> str:
+    return f"the engine met a fault of its own ({type(error).__name__}); the server's log has it"
 
 
 def _verb(drivers: Drivers, events: list[ev.Event], changes: Changes) -> Callable[[Changes], Awaitable[None]]:

@@ -140,6 +140,50 @@ async def test_a_start_that_is_refused_starts_nothing_and_takes_no_slot(engine: 
     assert (await engine.end(await engine.begin(workflow))).number == 1
 
 
+async def test_an_outcome_that_was_stored_though_the_store_said_no_is_stored_once(engine: Engine) -> None:
+    workflow = await engine.publish(TWO)
+    engine.faults.lose_answer("finish_attempt", Unavailable("the answer was lost"))
+    run = await engine.begin(workflow)
+    # The second attempt was stored with the first one's outcome, but nobody knew: it is LOST, and tried again.
+    assert (await engine.end(run)).record.state == "SUCCEEDED"
+    assert attempts(await engine.rows(run)) == [
+        ("first", 1, "SUCCEEDED", None),
+        ("second", 1, "LOST", "RELEASED"),
+        ("second", 2, "SUCCEEDED", None),
+    ]
+    assert engine.target.keys("/second") == [f"{run}/second"]
+    assert engine.executor.in_flight == 0
+
+
+async def test_a_start_whose_caller_went_away_is_driven_if_it_was_stored(engine: Engine) -> None:
+    workflow = await engine.publish(ONE)
+    held = engine.faults.hold("start_run", "after")
+    asked = asyncio.create_task(engine.service.start_run(workflow))
+    await held.reached.wait()
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert (await engine.end("one#1")).record.state == "SUCCEEDED"
+    assert engine.executor.in_flight == 0
+
+
+async def test_a_cancellation_that_is_refused_changes_nothing(engine: Engine) -> None:
+    engine.target.answer("/first", Answer(400, hold=True))
+    run = await engine.begin(await engine.publish(TWO), input={"n": 1})
+    await engine.until("/first")
+    engine.faults.refuse("cancel_run", StoreFull("full"))
+    with pytest.raises(StoreFull):
+        await engine.service.cancel_run(run)
+    assert (await engine.store.get_run(run)).record.state == "RUNNING"
+    engine.target.release("/first")
+    row = await engine.end(run)
+    assert (row.record.state, len(engine.target.keys())) == ("FAILED", 1)
+    # The dead letter still knows what was sent.
+    (letter,) = await engine.service.list_dead_letters("OPEN", None, 10)
+    assert loads(letter.input or "null")["json"] == {"n": 1}
+    assert engine.executor.in_flight == 0
+
+
 # ---- cancel
 
 
@@ -184,3 +228,16 @@ async def test_a_run_that_cannot_be_driven_fails_and_the_others_go_on(engine: En
     assert ends == {"SUCCEEDED", "FAILED"}
     assert (await engine.end(await engine.begin(workflow))).record.state == "SUCCEEDED"
     assert engine.executor.in_flight == 0
+
+
+async def test_an_evaluation_that_breaks_the_evaluator_fails_its_run(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workflow = await engine.publish("name: jq\nsteps: [{id: a, transform: '${{ def f: 1; f }}'}]\n")
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(engine.evaluator, "evaluate", broken)
+    row = await engine.end(await engine.begin(workflow))
+    assert loads(row.record.error or "")["code"] == "INTERNAL"
