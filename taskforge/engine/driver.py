@@ -37,6 +37,14 @@ class _Asked:
     answer: asyncio.Future[RunSnapshot]
 
 
+class _Undecidable(Exception):
+    """`decide` itself failed. It is pure, so it would fail again: the run must end, or it would end every server."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(f"{type(reason).__name__}: {reason}")
+        self.reason = reason
+
+
 class Driver:
     """One run in memory. `post` and `ask` may be called at any time; decisions are made one after the other."""
 
@@ -134,7 +142,11 @@ class Driver:
             self._close()
         except Exception as error:
             log.exception("driver_failed", run=self.run.id)
-            await self._fail_run(error)
+            if isinstance(error, _Undecidable):
+                await self._fail_run(error.reason)
+            else:
+                self._close()
+                self._drivers.failed(error)
         finally:
             self._pumping = False
         self._rest()
@@ -242,7 +254,10 @@ class Driver:
             prepare=drivers.expressions.prepare,
             prepare_output=drivers.expressions.prepare_output,
         )
-        changes = decide(self.run, events, context)
+        try:
+            changes = decide(self.run, events, context)
+        except Exception as error:
+            raise _Undecidable(error) from error
         executor.in_flight += len(changes.starts)
         return changes
 
