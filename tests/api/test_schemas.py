@@ -27,9 +27,7 @@ def step(path: str, state: str = "SUCCEEDED", output: str | None = None) -> Step
 def test_a_run_keeps_every_digit_of_what_people_gave() -> None:
     record = RunRecord("SUCCEEDED", 1, None, None, 0, '{"id":12345678901234567890}', None, NOW, NOW + 5)
     trigger, parent = '{"type":"manual"}', '{"key":4,"run":"run_4","path":"each[2].child","depth":1}'
-    row = RunRow(
-        7, "run_1", 3, "uptime", 2, trigger, "manual", '{"n":1e2}', NOW, 0, None, 4, "run_0", parent, record
-    )
+    row = RunRow(7, "run_1", 3, "uptime", 2, trigger, "manual", '{"n":1e2}', NOW, 0, None, 4, "run_0", parent, record)
     text = orjson.dumps(run_shape(row)).decode()
     assert '"input":{"n":1e2}' in text
     assert '"output":{"id":12345678901234567890}' in text
