@@ -116,7 +116,8 @@ class WaitKind(ControlKind):
         ]
 
     def evaluated(self, config: JSON) -> JSON:
-        return {key: config[key] for key in ("for", "until", "signal", "timeout") if key in config}
+        given = config if isinstance(config, dict) else {}
+        return {key: given[key] for key in ("for", "until", "signal", "timeout") if key in given}
 
     def blocks(self, config: JSON) -> list[BlockSource]:
         found = isinstance(config, dict) and "on_timeout" in config
