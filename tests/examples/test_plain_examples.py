@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.examples.running import NAMES, Stage, ended_well, in_any_order, path_of, states
+import re
+
+from tests.examples.running import EXAMPLES, NAMES, Stage, ended_well, in_any_order, path_of, states
 from tests.support.server import ROOT
 from tests.support.target import Answer
 
@@ -11,6 +13,12 @@ def test_there_are_at_least_twenty_examples_and_a_test_runs_each() -> None:
     tests = "".join(path.read_text() for path in (ROOT / "tests" / "examples").glob("test_*.py"))
     assert len(NAMES) >= 20
     assert [name for name in NAMES if f'"{name}"' not in tests] == []
+
+
+def test_the_list_of_examples_has_each_with_its_description() -> None:
+    page = (EXAMPLES / "README.md").read_text()
+    listed = re.findall(r"^\| \[(.+)\]\((.+)\.yaml\) \|", page, re.MULTILINE)
+    assert sorted(listed) == [(name, name) for name in NAMES]
 
 
 def test_every_example_teaches_in_comments() -> None:
