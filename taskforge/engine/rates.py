@@ -1,8 +1,8 @@
 """Rate limits of steps: at most so many attempts in any window of time, for each key. Waiting for one costs no slot.
 
-A sliding log: the times of the last `max` attempts of a key are in memory, so that the limit holds in every window. Only
-the newest one is stored, in the transaction that takes the place. After a restart all places count as taken at that
-time: a crash can make an attempt wait longer, never too short.
+A sliding log: the times of the last `max` attempts of a key are in memory, so that the limit holds in every window.
+Only the newest one is stored, in the transaction that takes the place. After a restart all places count as taken at
+that time: a crash can make an attempt wait longer, never too short.
 """
 
 from __future__ import annotations

@@ -176,24 +176,25 @@ class Timers:
             # What is due stays so; whoever releases it wakes this loop.
             self._next_due = None
             return
-        free = self._executor.free
-        if free <= 0 and self._next_due is not None and self._next_due <= self._clock.now():
+        slots = self._executor.free > 0
+        if self._next_due is None or self._next_due > self._clock.now():
+            self._next_due = await self._store.next_due(held=held)
+            if self._next_due is None or self._next_due > self._clock.now():
+                self._executor.backlog = self._executor.backlog and not slots
+                return
+        if not slots:
             # Who is due now has the next free slot, before new runs. Meanwhile only what needs none is taken up.
             self._executor.backlog = True
-            self._next_due = None
-        if self._next_due is None or self._next_due > self._clock.now():
-            self._next_due = await self._store.next_due(slots=free > 0, held=held)
+            self._next_due = await self._store.next_due(slots=False, held=held)
             if self._next_due is None or self._next_due > self._clock.now():
-                self._executor.backlog = self._executor.backlog and free <= 0
                 return
-        limit = min(free, _BATCH) or _BATCH
-        taken = await self._store.lease_steps(self._node, self._clock.now(), limit, slots=free > 0, held=held)
+        limit = min(self._executor.free, _BATCH) or _BATCH
+        taken = await self._store.lease_steps(self._node, self._clock.now(), limit, slots=slots, held=held)
         for rows in taken:
             await self._drivers.adopt(rows)
         full = len(taken) == limit
-        self._executor.backlog = full or (free <= 0 and self._executor.backlog)
-        free = self._executor.free
-        self._next_due = self._clock.now() if full else await self._store.next_due(slots=free > 0, held=held)
+        self._executor.backlog = full or (not slots and self._executor.backlog)
+        self._next_due = self._clock.now() if full else await self._store.next_due(held=held)
         if len(taken) == limit:
             # Let what was taken begin before more is taken.
             await asyncio.sleep(0)
