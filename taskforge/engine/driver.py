@@ -410,6 +410,10 @@ class Driver:
         if self._timer is not None:
             self._timer.cancel()
         self._drivers.drop(self)
+        ended = sum(1 for event in self._events if isinstance(event, _ENDS))
+        self._events.clear()
+        if ended:
+            self._drivers.executor.give_back(ended)
         for asked in self._asked:
             if not asked.answer.done():
                 asked.answer.set_exception(Unavailable("the run is no longer driven here; try again"))

@@ -166,11 +166,12 @@ class Executor:
         """Begin the leased attempt of `at`. Its slot was taken by the decision."""
         assert at.attempt is not None
         token, value = at.attempt.id, at.attempt.value
+        if self._is_releasing:
+            driver.spawn(driver.settle(ev.AttemptReleased(at.path, token)))
+            return
         task = asyncio.create_task(self._carry_out(driver, at, token, value), name=f"attempt {token}")
         self._tasks[token], self._values[token] = task, value
         task.add_done_callback(lambda _: self._ended(driver, at, token))
-        if self._is_releasing:
-            task.cancel("release")
 
     def _ended(self, driver: Driver, at: StepRun, token: str) -> None:
         self._values.pop(token, None)

@@ -8,6 +8,8 @@ import pytest
 
 from taskforge.core.errors import RunEnded, StoreFull, Unavailable
 from taskforge.core.jsontext import loads
+from taskforge.core.model import Prepared
+from taskforge.core.snapshot import RunSnapshot, StepRun
 from taskforge.engine.starting import StartRequest
 from tests.engine.engine import Engine, attempts, states
 from tests.support.target import Answer
@@ -221,14 +223,24 @@ async def test_a_result_that_comes_while_the_cancellation_is_stored_changes_noth
 # ---- a fault of our own
 
 
-async def test_a_run_that_cannot_be_driven_fails_and_the_others_go_on(engine: Engine) -> None:
-    workflow = await engine.publish(ONE)
-    engine.faults.refuse("finish_attempt", RuntimeError("planted"))
-    first, second = await engine.begin(workflow), await engine.begin(workflow)
-    ends = {(await engine.end(run)).record.state for run in (first, second)}
-    assert ends == {"SUCCEEDED", "FAILED"}
-    assert (await engine.end(await engine.begin(workflow))).record.state == "SUCCEEDED"
-    assert engine.executor.in_flight == 0
+async def test_a_run_that_cannot_be_decided_fails_and_the_others_go_on(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workflow = await engine.publish(TWO)
+    prepare = engine.drivers.expressions.prepare
+
+    def broken(run: RunSnapshot, at: StepRun | None, name: str) -> Prepared | None:
+        if run.input == {"broken": True} and at is not None and at.path == "shape":
+            raise RuntimeError("planted")
+        return prepare(run, at, name)
+
+    monkeypatch.setattr(engine.drivers.expressions, "prepare", broken)
+    runs = [await engine.begin(workflow, input={"broken": n == 1}) for n in range(3)]
+    ends = [await engine.end(run) for run in runs]
+    assert [row.record.state for row in ends] == ["SUCCEEDED", "FAILED", "SUCCEEDED"]
+    error = loads(ends[1].record.error or "")
+    assert (error["code"], "planted" in error["message"]) == ("INTERNAL", False)
+    assert (engine.executor.in_flight, len(engine.drivers)) == (0, 0)
 
 
 async def test_an_evaluation_that_breaks_the_evaluator_fails_its_run(
