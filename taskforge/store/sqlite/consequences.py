@@ -26,7 +26,7 @@ def consequences(session: Session, key: int, changes: Changes) -> int | None:
         session.execute(session.sql["place_claim"], (key, changes.claim.limit, due_at))
     else:
         return None
-    return None if run.place is None else _fill(session, run.place, changes.now)
+    return None if run.place is None else give_places(session, run.place, changes.now)
 
 
 def told_of_start(session: Session, parent_key: int | None, parent: Any) -> int | None:
@@ -37,7 +37,7 @@ def told_of_start(session: Session, parent_key: int | None, parent: Any) -> int 
     return _ORPHAN if found is None or found[0] in RUN_TERMINAL else _WAITED_FOR
 
 
-def _fill(session: Session, place: str, now: int) -> int | None:
+def give_places(session: Session, place: str, now: int) -> int | None:
     """Give free places to the runs that wait for them, by priority and then by age. Each asked under the limit of its
     own version; behind one that has to wait, nobody passes."""
     granted: int | None = None

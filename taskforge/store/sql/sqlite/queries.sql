@@ -154,19 +154,17 @@ SELECT key FROM runs
 WHERE place = ? AND placed = 1 AND state IN ('QUEUED', 'RUNNING', 'WAITING') ORDER BY key LIMIT 1;
 
 -- name: parent_ended
-UPDATE runs SET told = 2
-WHERE told = 0 AND told <> 1 AND parent_key = ?
-    AND state IN ('QUEUED', 'RUNNING', 'WAITING', 'SUCCEEDED', 'FAILED', 'CANCELLED');
+UPDATE runs SET told = 2 WHERE parent_key = ? AND told = 0 AND told <> 1;
 
 -- name: list_children
 SELECT key FROM runs
-WHERE told IN (0, 2) AND told <> 1 AND parent_key = ? AND state IN ('QUEUED', 'RUNNING', 'WAITING') ORDER BY key;
+WHERE parent_key = ? AND told <> 1 AND state IN ('QUEUED', 'RUNNING', 'WAITING') ORDER BY key;
 
 -- name: list_untold_children
-SELECT key FROM runs WHERE told = 0 AND told <> 1 AND state IN ('SUCCEEDED', 'FAILED', 'CANCELLED') LIMIT ?;
+SELECT key FROM runs WHERE told = 0 AND state IN ('SUCCEEDED', 'FAILED', 'CANCELLED') LIMIT ?;
 
 -- name: list_orphans
-SELECT key FROM runs WHERE told = 2 AND told <> 1 AND state IN ('QUEUED', 'RUNNING', 'WAITING') LIMIT ?;
+SELECT key FROM runs WHERE told = 2 AND state IN ('QUEUED', 'RUNNING', 'WAITING') LIMIT ?;
 
 -- name: list_rates
 SELECT key, arrival FROM rates;
