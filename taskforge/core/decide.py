@@ -231,13 +231,20 @@ class Decision(RunEnding):
 
     def _signal_sent(self, event: ev.SignalSent) -> None:
         self.changes.told_child = event.told_child
-        if self.run.ended:
+        if self.run.ended or (event.told_child is not None and not self._waits_for_child(event.name)):
             return
         record = SignalRecord(event.id, event.name, dumps(event.data), self.now)
         self.changes.journal.append({"signal": event.name})
         self.run.signals.append(record)
         self.changes.signals.append(record)
         self._take_signals()
+
+    def _waits_for_child(self, signal: str) -> bool:
+        """Return whether the step that started the child still goes on, in the same generation, and was not told."""
+        path, _, generation = signal.partition(":")[2].rpartition("~")
+        at = self.run.steps.get(path)
+        told = any(record.name == signal for record in self.run.signals)
+        return at is not None and not at.ended and str(at.generation) == generation and not told
 
     def _take_signals(self) -> None:
         """Hand signals that were sent to the steps that wait for them, in the order in which they came."""

@@ -31,6 +31,7 @@ from taskforge.core.states import RUN_TERMINAL
 from taskforge.engine.children import Children
 from taskforge.engine.driver import Asked
 from taskforge.engine.drivers import Drivers
+from taskforge.engine.places import Places
 from taskforge.engine.plans import Plans
 from taskforge.engine.resuming import Resumable, awaited_signal, check_resumable, step_of
 from taskforge.engine.starting import StartRequest, Starts
@@ -83,6 +84,7 @@ class Service:
         *,
         starts: Starts,
         children: Children,
+        places: Places,
         links: ResumeLinks,
     ) -> None:
         self._store = store
@@ -93,6 +95,7 @@ class Service:
         self._timers = timers
         self._starts = starts
         self._children = children
+        self._places = places
         self._links = links
         self._watchers = Watchers()
         self.stopping = False
@@ -414,7 +417,8 @@ class Service:
 
     def _on_change(self, run: RunSnapshot, changes: Changes) -> None:
         self._watchers.moved(run)
-        self._children.moved(run)
+        self._children.moved(run, changes)
+        self._places.moved(run, changes)
 
 
 def _check_open(row: DeadLetterRow) -> None:

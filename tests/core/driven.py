@@ -48,11 +48,16 @@ InChild = Callable[[str, str], bool]
 
 def act(id: str, **fields: Any) -> dict[str, Any]:
     """An action that is tried once."""
-    return {"id": id, **ACT, **fields}
+    return {"id": id, **ACT, **_keys(fields)}
 
 
 def give(id: str, value: JSON = 1, **fields: Any) -> dict[str, Any]:
-    return {"id": id, "transform": value, **fields}
+    return {"id": id, "transform": value, **_keys(fields)}
+
+
+def _keys(fields: dict[str, Any]) -> dict[str, Any]:
+    """`finally_` stands for `finally`, which is a word of Python's own."""
+    return {key.rstrip("_"): value for key, value in fields.items()}
 
 
 def numbered(*steps: dict[str, Any]) -> list[dict[str, Any]]:
@@ -73,7 +78,7 @@ class Driven:
         begin: bool = True,
         **top: Any,
     ) -> None:
-        self.plan: Plan = load_plan({"name": "w", "steps": numbered(*steps), **top}, KINDS, parse_template)
+        self.plan: Plan = load_plan({"name": "w", "steps": numbered(*steps), **_keys(top)}, KINDS, parse_template)
         self.clock = ManualClock()
         self.slots = slots
         self.foreach_limit = foreach_limit

@@ -38,7 +38,7 @@ def test_a_step_begins_when_all_that_it_needs_have_ended() -> None:
 
 
 def test_a_skipped_need_counts_as_met() -> None:
-    run = Driven(both(give("a", **{"if": False}), act("b", needs=["a"])))
+    run = Driven(both(give("a", if_=False), act("b", needs=["a"])))
     assert run.state_of("a") == "SKIPPED" and run.running() == ["b"]
 
 
@@ -86,7 +86,7 @@ def test_continue_on_error_keeps_the_object() -> None:
 
 
 def test_a_crash_changes_nothing() -> None:
-    run = Driven(both(act("a"), act("b", needs=["a"]), act("c"), act("d", needs=["c"]), give("e", **{"if": False})))
+    run = Driven(both(act("a"), act("b", needs=["a"]), act("c"), act("d", needs=["c"]), give("e", if_=False)))
     run.fail("a")
     run.die()
     assert run.running() == ["c"] and run.state_of("b") == "SKIPPED"
@@ -98,7 +98,7 @@ def test_a_crash_changes_nothing() -> None:
 
 
 def test_a_retry_runs_what_failed_and_what_was_skipped_because_of_it() -> None:
-    run = Driven(both(act("a"), act("b", needs=["a"]), act("c", needs=["b"]), act("d"), give("e", **{"if": False})))
+    run = Driven(both(act("a"), act("b", needs=["a"]), act("c", needs=["b"]), act("d"), give("e", if_=False)))
     run.succeed("d", 4)
     run.fail("a")
     assert run.state == "FAILED"
