@@ -190,6 +190,25 @@ def test_an_error_that_nobody_expected_ends_the_server_with_a_message(
         check_invariants(server.home / "taskforge.db", [run])
 
 
+@pytest.mark.parametrize("verb", ["start_run", "finish_attempt"])
+def test_a_writer_that_ends_ends_the_server_with_a_message(tmp_path: Path, target: Target, verb: str) -> None:
+    with crashing_server(tmp_path) as server:
+        publish(server, target)
+        earlier = start(server)
+        ended(server, earlier)
+        server.arm(f"writer {verb} 1")
+        status, answer = server.call("POST", "/v1/workflows/flow/runs", {})
+        assert status == (503 if verb == "start_run" else 202), answer
+        assert server.await_end() == 1
+        assert "taskforge: the server stopped: " in server.output()
+        assert "planted in the writer" in server.output()
+        server.disarm()
+        server.start()
+        runs = [earlier] if verb == "start_run" else [earlier, answer["id"]]
+        assert {ended(server, run)["state"] for run in runs} == {"SUCCEEDED"}
+        check_invariants(server.home / "taskforge.db", runs)
+
+
 @pytest.mark.parametrize("verb", ["renew_leases", "rescue_leases"])
 def test_the_care_of_leases_goes_on_after_an_error(tmp_path: Path, target: Target, verb: str) -> None:
     target.answer("/slow", Answer(hold=True))
