@@ -16,6 +16,7 @@ from taskforge.engine.children import Children
 from taskforge.engine.drivers import Drivers
 from taskforge.engine.evaluation import Expressions
 from taskforge.engine.executor import Executor
+from taskforge.engine.places import Places
 from taskforge.engine.plans import Plans
 from taskforge.engine.service import Service
 from taskforge.engine.starting import StartRequest, Starts
@@ -83,6 +84,7 @@ class Engine:
             starts=starts,
             children=children,
             links=links,
+            places=Places(self.faults.as_store(), self.drivers),
         )
 
     # ---- its life
