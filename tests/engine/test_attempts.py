@@ -73,10 +73,7 @@ async def test_retries_wait_for_their_time(tmp_path: Path, target: Target) -> No
 
 async def turns(engine: Engine, count: int = 3) -> None:
     """Let the due loop look a few times: it polls, since its clock stands still."""
-    before = engine.faults.calls["next_due"]
-    async with asyncio.timeout(10):
-        while engine.faults.calls["next_due"] < before + count:
-            await asyncio.sleep(0.005)
+    await calls(engine, "next_due", count)
 
 
 @pytest.mark.parametrize(
@@ -279,10 +276,52 @@ async def test_a_wall_clock_that_is_set_back_or_forth_moves_no_lease_of_a_live_a
         await engine.until("/call")
         for wall in (clock.now() - 3_600_000, clock.now() + 6 * 3_600_000):
             clock.set_wall(wall)
-            before = engine.faults.calls["rescue_leases"]
-            async with asyncio.timeout(10):
-                while engine.faults.calls["rescue_leases"] < before + 2:
-                    await asyncio.sleep(0.01)
+            await calls(engine, "renew_leases", 2)
+            await calls(engine, "rescue_leases", 2)
+            (attempt,) = (await engine.rows(run)).attempts
+            assert attempt.record.lease_expires_at == clock.now() + 300
+        # Nor does one begin with a lease that has lapsed already.
+        clock.set_wall(clock.now() - 3_600_000)
+        second = await engine.begin("call")
+        (attempt,) = (await engine.rows(second)).attempts
+        assert attempt.record.lease_expires_at == clock.now() + 300
+        await engine.until("/call", 2)
         target.release("/call")
-        assert (await engine.end(run)).record.state == "SUCCEEDED"
-        assert attempts(await engine.rows(run)) == [("call", 1, "SUCCEEDED", None)]
+        for one in (run, second):
+            assert (await engine.end(one)).record.state == "SUCCEEDED"
+            assert attempts(await engine.rows(one)) == [("call", 1, "SUCCEEDED", None)]
+
+
+async def calls(engine: Engine, verb: str, count: int) -> None:
+    """Wait until the engine has called a verb of the store `count` times more."""
+    before = engine.faults.calls[verb]
+    async with asyncio.timeout(10):
+        while engine.faults.calls[verb] < before + count:
+            await asyncio.sleep(0.005)
+
+
+async def test_an_attempt_of_another_node_is_rescued_when_its_lease_has_lapsed_and_not_before(
+    tmp_path: Path, target: Target
+) -> None:
+    clock = ManualClock()
+    target.answer("/call", Answer(hold=True), Answer())
+    async with running_engine(tmp_path, target, clock, poll_s=0.02, lease_ms=30_000) as other:
+        run = await other.begin(await other.publish(failing()))
+        await other.until("/call")
+        await other.timers.stop()
+        other.timers.close()
+        rows = await other.rows(run)
+        async with running_engine(tmp_path, target, clock, poll_s=0.02, lease_ms=300, is_second=True) as engine:
+            clock.set_wall(clock.now() - 3_600_000)
+            clock.advance(rows.attempts[0].record.lease_expires_at - clock.now())
+            await calls(engine, "rescue_leases", 2)
+            assert attempts(await engine.rows(run)) == [("call", 1, "RUNNING", None)]
+            clock.advance(1)
+            assert (await engine.end(run)).record.state == "SUCCEEDED"
+            found = attempts(await engine.rows(run))
+            assert found == [("call", 1, "LOST", "LEASE_EXPIRED"), ("call", 2, "SUCCEEDED", None)]
+            # The first node wakes up: its result comes too late.
+            target.release("/call")
+            while len(other.drivers):
+                await asyncio.sleep(0.005)
+            assert attempts(await engine.rows(run)) == found
