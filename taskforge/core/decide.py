@@ -10,8 +10,8 @@ Here is what each event means; `core.ending` has how a run ends, `core.progress`
 
 from __future__ import annotations
 
-import re
 import hashlib
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
