@@ -95,6 +95,23 @@ async def test_a_result_for_a_run_that_ended_elsewhere_is_refused(engine: Engine
     await engine.store.rescue_leases(["node_other"], engine.clock.now())
 
 
+async def test_a_run_that_another_node_has_taken_meanwhile_is_left_to_it(engine: Engine) -> None:
+    engine.target.answer("/first", Answer(503), Answer())
+    leased = engine.faults.hold("lease_steps", "after")
+    run = await engine.begin(await engine.publish(PAUSED))
+    await leased.reached.wait()
+    await engine.store.rescue_leases([engine.node], engine.clock.now())
+    taken = await engine.store.lease_steps("node_other", engine.clock.now(), 1)
+    assert [found.run.id for found in taken] == [run]
+    leased.let_go()
+    while engine.faults.calls["load_run"] == 0 or len(engine.drivers):
+        await asyncio.sleep(0)
+    assert len(engine.target.keys()) == 1
+    assert (await engine.store.get_run(run)).record.owner == "node_other"
+    assert engine.executor.in_flight == 0
+    await engine.store.rescue_leases(["node_other"], engine.clock.now())
+
+
 async def test_a_cancelled_run_is_not_brought_back_by_rows_that_were_read_before(engine: Engine) -> None:
     """The due loop has taken the run and read its rows; the cancellation is stored after that, and both answers come in
     the worst order."""
