@@ -34,6 +34,7 @@ from taskforge.engine.children import Children
 from taskforge.engine.drivers import Drivers
 from taskforge.engine.evaluation import Expressions
 from taskforge.engine.executor import Executor
+from taskforge.engine.places import Places
 from taskforge.engine.plans import Plans
 from taskforge.engine.service import Service
 from taskforge.engine.starting import Starts
@@ -179,13 +180,16 @@ class Server:
 
         timers.on_upkeep = look_after
         timers.on_retention = triggers.prune
+        places = Places(store, drivers)
         service = Service(
-            store, self.clock, drivers, plans, reader, timers, starts=starts, children=children, links=links,
-            values=values, triggers=triggers,
+            store, self.clock, drivers, plans, reader, timers, starts=starts, children=children, places=places,
+            links=links, values=values, triggers=triggers,
         )  # fmt: skip
         self._install_signals()
         await timers.start()
         await triggers.start()
+        drivers.spawn(children.catch_up())
+        drivers.spawn(places.catch_up())
         web = _Web(create_api(service, settings, self.clock), settings)
         serving = asyncio.create_task(web.serve(sockets=[self._sock]), name="web")
         serving.add_done_callback(lambda task: self._web_ended(task, web))

@@ -196,9 +196,7 @@ STEP = Param("step", _parse_path, {"type": "string", "minLength": 1, "maxLength"
 TRIGGER = Param("trigger", _parse_text, {"type": "string", "minLength": 1}, "The trigger's type, such as manual.")
 RUN_STATE = choice_param("state", tuple(RunState), "One state, or several with commas.", multiple=True)
 DEAD_STATE = choice_param("state", tuple(DeadLetterState), "The dead letter's state.")
-DELIVERY_STATE = choice_param(
-    "state", ("ACCEPTED", "FILTERED", "DUPLICATE", "FAILED"), "What became of the delivery."
-)
+DELIVERY_STATE = choice_param("state", ("ACCEPTED", "FILTERED", "DUPLICATE", "FAILED"), "What became of the delivery.")
 TRIGGER_NAME = Param("trigger", _parse_text, {"type": "string", "minLength": 1}, "The trigger's name.")
 SEARCH = Param(
     "search", _parse_text, {"type": "string", "minLength": 1, "maxLength": 256},

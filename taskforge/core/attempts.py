@@ -277,8 +277,19 @@ class Attempts(Rows, ABC):
         self.changes.journal.append(entry)
         self.touch(at)
 
+    def _withdraw(self, at: StepRun) -> bool:
+        """Take back an attempt that this very decision has begun: it is not stored, so it has not been."""
+        if at not in self.changes.starts:
+            return False
+        self.changes.starts.remove(at)
+        self.changes.leases = [lease for lease in self.changes.leases if lease.path != at.path]
+        at.attempt = None
+        at.attempts -= 1
+        self._slots += 1
+        return True
+
     def _end(self, at: StepRun, state: StepState, **entry: Any) -> None:
-        if at.attempt is not None:
+        if at.attempt is not None and not self._withdraw(at):
             self.changes.aborts.append(at.attempt.id)
             self._end_attempt(at, AttemptState.CANCELLED, None)
         at.finished_at, at.available_at, at.preparing = self.now, None, False

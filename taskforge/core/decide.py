@@ -10,6 +10,7 @@ Here is what each event means; `core.ending` has how a run ends, `core.progress`
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -124,6 +125,9 @@ class Decision(RunEnding):
             self.conclude(RunState.FAILED, None, prepared.failure)
             return
         key = prepared.value if isinstance(prepared.value, str) else dumps(prepared.value)
+        if len(key) > _LONGEST_KEY:
+            # Keys stand in two indexes; a hash keeps them apart as well.
+            key = hashlib.sha256(key.encode()).hexdigest()
         self.run.place = f"{self.run.workflow}:{key}"
         if self.run.parent is not None and self.run.place in self.run.parent.get("places", ()):
             message = "a run that waits for this one holds the place in `concurrency` that this one needs"
@@ -231,13 +235,20 @@ class Decision(RunEnding):
 
     def _signal_sent(self, event: ev.SignalSent) -> None:
         self.changes.told_child = event.told_child
-        if self.run.ended:
+        if self.run.ended or (event.told_child is not None and not self._waits_for_child(event.name)):
             return
         record = SignalRecord(event.id, event.name, dumps(event.data), self.now)
         self.changes.journal.append({"signal": event.name})
         self.run.signals.append(record)
         self.changes.signals.append(record)
         self._take_signals()
+
+    def _waits_for_child(self, signal: str) -> bool:
+        """Return whether the step that started the child still goes on, in the same generation, and was not told."""
+        path, _, generation = signal.partition(":")[2].rpartition("~")
+        at = self.run.steps.get(path)
+        told = any(record.name == signal for record in self.run.signals)
+        return at is not None and not at.ended and str(at.generation) == generation and not told
 
     def _take_signals(self) -> None:
         """Hand signals that were sent to the steps that wait for them, in the order in which they came."""
@@ -305,6 +316,9 @@ def _turn(at: StepRun) -> tuple[object, ...]:
     """Who has waited longest; where that is the same, by place in the document and item."""
     return (at.started_at or at.ready_at, at.step.order, [int(part) for part in _INDEX.findall(at.path)])
 
+
+_LONGEST_KEY = 200
+"""Characters of a `concurrency` key that are kept as they are."""
 
 _NEED_NO_FRAMES = (ev.TakenUp, ev.RetryAsked, ev.CancelAsked, ev.Broken)
 """What can be decided on a run that was just loaded; anything else takes it up first."""

@@ -8,6 +8,8 @@ from taskforge.core.model import JSON
 from taskforge.core.problem import Pointer, quoted, suggest
 from taskforge.core.templated import describe
 
+_SHOWN = 6
+
 
 def read_needs(reading: Reading, pointer: Pointer, value: JSON, *, together: bool) -> list[tuple[str, Pointer]]:
     """The ids that a step names in `needs`, each with its place."""
@@ -44,7 +46,8 @@ def check_needs(reading: Reading, nodes: list[Node]) -> None:
     for circle in _circles(siblings):
         names = [node.id or "" for node in circle]
         place = next(place for id, place in circle[0].needs if id == names[1 % len(names)])
-        findings.error(place, f"needs go round in a circle: {' → '.join([*names, names[0]])}")
+        shown = names if len(names) <= _SHOWN else [*names[: _SHOWN - 2], "…", names[-1]]
+        findings.error(place, f"needs go round in a circle: {' → '.join([*shown, names[0]])}")
 
 
 def _circles(siblings: dict[str, Node]) -> list[list[Node]]:

@@ -227,7 +227,7 @@ class StepReader:
         retry = dict(self._retry)
         if "retry" in value:
             retry = read_retry(reading, (*pointer, "retry"), value["retry"], retry)
-            if "when" in (value["retry"] or ()):
+            if isinstance(value["retry"], dict) and "when" in value["retry"]:
                 node.retry_use = retry.get("when")
         retry_when: Use | None = retry.pop("when", None)
         if "needs" in value:

@@ -6,12 +6,15 @@ prevents in between is made up for from the rows.
 
 from __future__ import annotations
 
+import asyncio
+
 from taskforge.core import events as ev
 from taskforge.core.clock import Clock
 from taskforge.core.errors import Failure, NotFound, RunEnded, TaskForgeError
 from taskforge.core.kind import ActionFailed, child_signal
 from taskforge.core.model import JSON, AttemptFailure
-from taskforge.core.snapshot import RunSnapshot, StepRun, depth_of
+from taskforge.core.snapshot import Changes, RunSnapshot, StepRecord, StepRun, depth_of
+from taskforge.core.states import StepState
 from taskforge.engine.drivers import Drivers
 from taskforge.engine.starting import StartRequest, Starts
 from taskforge.observe.logs import get_logger
@@ -64,38 +67,57 @@ class Children:
         )
         try:
             return (await self._starts.start_run(request)).id
+        except asyncio.CancelledError:
+            # The step has ended meanwhile; the child may have begun all the same.
+            self._drivers.spawn(self._cancel_orphans())
+            raise
         except TaskForgeError as error:
             retried = error.status >= 500
             failure = Failure("CHILD_NOT_STARTED", f"workflow {workflow!r} was not started: {error.message}")
             result = AttemptFailure(failure, error_class="network" if retried else None, sent=False)
             raise ActionFailed(result) from None
 
-    def moved(self, run: RunSnapshot) -> None:
-        """A decision is stored: when it ended the run, tell who waits for it, and stop whom it waited for."""
-        if not run.ended:
-            return
-        if run.parent is not None and "signal" in run.parent:
-            self._drivers.spawn(self._tell_parent(run))
-        if run.plan.has_children:
-            self._drivers.spawn(self._cancel_children(run.key))
+    def moved(self, run: RunSnapshot, changes: Changes) -> None:
+        """A decision is stored: when the run has ended, tell who waits for it, and stop whom it waited for; when a step
+        has ended that waited for a child, stop that."""
+        if run.ended:
+            if run.parent is not None and "signal" in run.parent:
+                self._drivers.spawn(self._tell_parent(run.parent, self._end_of(run)))
+            if run.plan.has_children:
+                self._drivers.spawn(self._cancel_children(run.key))
+        elif run.plan.has_children and any(map(_gave_up, changes.steps)):
+            self._drivers.spawn(self._cancel_orphans())
 
     async def catch_up(self) -> None:
-        """Make up for what a crash or a race prevented: tell parents, and stop children whose parent has ended."""
-        for key in await self._store.list_untold_children(_BATCH):
-            await self._tell_parent(await self._drivers.load(key))
-        for key in await self._store.list_orphans(_BATCH):
-            await self._cancel(key)
+        """Make up for what a crash or a race prevented: tell parents, and stop children that nobody waits for."""
+        told: set[int] = set()
+        while new := [key for key in await self._store.list_untold_children(_BATCH) if key not in told]:
+            for key in new:
+                run = await self._drivers.load(key)
+                await self._tell_parent(run.parent, self._end_of(run))
+            told.update(new)
+        await self._cancel_orphans()
 
-    async def _tell_parent(self, run: RunSnapshot) -> None:
+    async def _cancel_orphans(self) -> None:
+        await self._store.ping()  # what is being stored now has its rows after this
+        seen: set[int] = set()
+        while new := [key for key in await self._store.list_orphans(_BATCH) if key not in seen]:
+            for key in new:
+                await self._cancel(key)
+            seen.update(new)
+
+    def _end_of(self, run: RunSnapshot) -> ev.SignalSent:
         error = None if run.error is None else run.error.to_json()
         data = {"state": str(run.state), "output": run.output, "error": error, "run": run.id}
-        signal = ev.SignalSent(self._clock.new_id("sig"), run.parent["signal"], data, told_child=run.key)
+        return ev.SignalSent(self._clock.new_id("sig"), run.parent["signal"], data, told_child=run.key)
+
+    async def _tell_parent(self, parent: JSON, end: ev.SignalSent) -> None:
         try:
-            await self._drivers.ask(run.parent["key"], signal)
+            await self._drivers.ask(parent["key"], end)
         except NotFound:
             return
         except TaskForgeError as refused:
-            log.warning("parent_not_told", run=run.id, parent=run.parent["run"], error=refused.message)
+            log.warning("parent_not_told", run=end.data["run"], parent=parent["run"], error=refused.message)
 
     async def _cancel_children(self, key: int) -> None:
         for child in await self._store.list_children(key):
@@ -103,8 +125,16 @@ class Children:
 
     async def _cancel(self, key: int) -> None:
         try:
-            await self._drivers.ask(key, ev.CancelAsked("the run that started this one has ended"))
+            await self._drivers.ask(key, ev.CancelAsked("what started this run has ended; nobody waits for it"))
         except (RunEnded, NotFound):
             return
         except TaskForgeError as refused:
             log.warning("child_not_cancelled", key=key, error=refused.message)
+
+
+def _gave_up(step: StepRecord) -> bool:
+    """Whether a step has ended otherwise than by the end of its child."""
+    if step.kind != "workflow" and "!child:" not in (step.data or ""):
+        return False
+    timed_out = step.state == StepState.FAILED and "STEP_TIMEOUT" in (step.error or "")
+    return timed_out or step.state == StepState.CANCELLED

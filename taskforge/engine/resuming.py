@@ -55,16 +55,15 @@ def check_resumable(run: RunSnapshot, target: ResumeTarget) -> None:
     sent = resume_signal(target.path, target.generation)
     if any(record.name == sent for record in run.signals):
         raise ResumeLinkUsed(f"this link has been used: {name} goes on when its turn comes")
-    if run.ended:
-        raise ResumeLinkUsed(f"this link resumes nothing any more: the run has ended ({run.state})")
     if generation_of(run, target.path) != target.generation:
         raise ResumeLinkUsed(f"this link is of an earlier try: {name} was run again since it was made")
-    if at is None or at.stage in (AGAIN, ASIDE):
-        return
-    if at.ended:
-        raise ResumeLinkUsed(f"this link has been used, or came too late: {name} has ended ({at.state})")
-    if isinstance(at.data, dict) and "timed_out" in at.data:
-        raise ResumeLinkUsed(f"this link came too late: {name} no longer waits")
+    if at is not None and at.stage not in (AGAIN, ASIDE):
+        if at.ended:
+            raise ResumeLinkUsed(f"this link has been used, or came too late: {name} has ended ({at.state})")
+        if isinstance(at.data, dict) and "timed_out" in at.data:
+            raise ResumeLinkUsed(f"this link came too late: {name} no longer waits")
+    if run.ended:
+        raise ResumeLinkUsed(f"this link resumes nothing any more: the run has ended ({run.state})")
 
 
 def next_target(run: RunSnapshot, at: StepRun) -> ResumeTarget | None:

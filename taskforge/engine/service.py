@@ -32,6 +32,7 @@ from taskforge.core.states import RUN_TERMINAL
 from taskforge.engine.children import Children
 from taskforge.engine.driver import Asked
 from taskforge.engine.drivers import Drivers
+from taskforge.engine.places import Places
 from taskforge.engine.plans import Plans
 from taskforge.engine.resuming import Resumable, awaited_signal, check_resumable, step_of
 from taskforge.engine.starting import StartRequest, Starts
@@ -86,6 +87,7 @@ class Service(ValueCalls, TriggerCalls):
         *,
         starts: Starts,
         children: Children,
+        places: Places,
         links: ResumeLinks,
         values: StoredValues,
         triggers: Triggers,
@@ -100,6 +102,7 @@ class Service(ValueCalls, TriggerCalls):
         self._timers = timers
         self._starts = starts
         self._children = children
+        self._places = places
         self._links = links
         self._watchers = Watchers()
         self.stopping = False
@@ -432,7 +435,8 @@ class Service(ValueCalls, TriggerCalls):
 
     def _on_change(self, run: RunSnapshot, changes: Changes) -> None:
         self._watchers.moved(run)
-        self._children.moved(run)
+        self._children.moved(run, changes)
+        self._places.moved(run, changes)
         self._triggers.run_ends.moved(run)
 
 

@@ -85,7 +85,7 @@ class Starts:
     async def prepare(self, request: StartRequest) -> Pending:
         """Decide a run that another verb than `start_run` stores. `stored` or `not_stored` must follow. Raises as
         `start_run` does."""
-        version, plan = await self.resolve(request.workflow, request.version)
+        version, plan = await self.resolve(request.workflow, request.version, is_child=request.parent is not None)
         new, driver = self._prepare(plan, version, request)
         return Pending(new, driver, driver.begin())
 
@@ -102,7 +102,7 @@ class Starts:
 
     async def start_runs(self, request: StartRequest, inputs: Sequence[JSON]) -> list[StartedRun]:
         """Start many runs in one transaction: all or none."""
-        version, plan = await self.resolve(request.workflow, request.version)
+        version, plan = await self.resolve(request.workflow, request.version, is_child=request.parent is not None)
         pairs: list[tuple[NewRun, Driver]] = []
         problems: list[Problem] = []
         for index, input in enumerate(inputs):
@@ -123,9 +123,10 @@ class Starts:
             self._stored(driver, changes, one)
         return started
 
-    async def resolve(self, name: str, version: int | None = None) -> tuple[int, Plan]:
+    async def resolve(self, name: str, version: int | None = None, *, is_child: bool = False) -> tuple[int, Plan]:
         """Return the version that a start would run, and its plan. Raises NotFound, WorkflowDisabled, ShuttingDown."""
-        if self.stopping:
+        if self.stopping and not is_child:
+            # A child belongs to an attempt that has its grace time; it is stored, and begins at the next start.
             raise ShuttingDown("the server is shutting down; try again when it is back")
         row = self._workflows.get(name)
         if row is None:
@@ -193,6 +194,10 @@ class Starts:
             return
         driver.run.key, driver.run.number = started.key, started.number
         self._drivers.note_place(started.due_at)
+        if driver.run.owner is None and self._drivers.find(started.key) is not None:
+            # It was due at once, and has been taken up before we came to hear that it is stored.
+            driver.forget(changes)
+            return
         self._drivers.keep(driver)
         driver.committed(changes)
 

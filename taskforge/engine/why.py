@@ -44,10 +44,9 @@ def missing_reason(run: RunSnapshot, path: str) -> Reason:
 
 def _of_the_run(run: RunSnapshot, around: Surroundings) -> Iterator[Reason]:
     executor, since = around.executor, run.started_at or run.created_at
-    if "*" in executor.held:
-        yield Reason("HELD", since, None, True, "everything is held back: no attempt begins until it is released")
-    elif run.workflow in executor.held:
-        yield Reason("HELD", since, None, True, "the workflow is held back: no attempt begins until it is released")
+    if _is_held(run, executor):
+        what = "everything" if "*" in executor.held else "the workflow"
+        yield Reason("HELD", since, None, True, f"{what} is held back: no attempt begins until it is released")
     if executor.alone is not None and executor.alone != run.key:
         yield Reason("TAKEN_UP_ALONE", since, None, True)
     elif run.suspect and run.suspect != ALONE:
@@ -59,6 +58,10 @@ def _of_the_run(run: RunSnapshot, around: Surroundings) -> Iterator[Reason]:
         yield Reason("DELAYED", run.created_at, None, True, until=run.start_at)
     elif run.place is not None and not run.placed:
         yield _place(run, around)
+
+
+def _is_held(run: RunSnapshot, executor: Executor) -> bool:
+    return "*" in executor.held or run.workflow in executor.held
 
 
 def _place(run: RunSnapshot, around: Surroundings) -> Reason:
@@ -89,7 +92,7 @@ def _of_a_step(run: RunSnapshot, at: StepRun, around: Surroundings) -> Reason | 
     return _of_a_queued_step(run, at, around)
 
 
-def _of_a_queued_step(run: RunSnapshot, at: StepRun, around: Surroundings) -> Reason:
+def _of_a_queued_step(run: RunSnapshot, at: StepRun, around: Surroundings) -> Reason | None:
     if at.stage == PROBE:
         return Reason("PROBING", at.ready_at, at.path, True)
     due = at.available_at
@@ -98,6 +101,8 @@ def _of_a_queued_step(run: RunSnapshot, at: StepRun, around: Surroundings) -> Re
             words = f"the last attempt failed ({at.error.code}), and there is another one later"
             return Reason("RETRY_SCHEDULED", at.ready_at, at.path, True, words, due, error=at.error.code)
         return Reason("RATE_LIMITED", at.ready_at, at.path, True, until=due)
+    if _is_held(run, around.executor):
+        return None
     if at.step.kind.role == "action" and around.executor.slots_for(run) <= 0:
         return Reason("NO_SLOT", at.ready_at, at.path, True)
     return Reason("DUE", at.ready_at, at.path, True)

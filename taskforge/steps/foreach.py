@@ -100,7 +100,8 @@ class ForeachKind(ControlKind):
     Config = ForeachConfig
 
     def evaluated(self, config: JSON) -> JSON:
-        return {key: config[key] for key in ("items", "max_parallel") if key in config}
+        given = config if isinstance(config, dict) else {}
+        return {key: given[key] for key in ("items", "max_parallel") if key in given}
 
     def blocks(self, config: JSON) -> list[BlockSource]:
         if not isinstance(config, dict) or "steps" not in config:

@@ -61,10 +61,12 @@ class RepeatKind(ControlKind):
     conditions = ("until",)
 
     def evaluated(self, config: JSON) -> JSON:
-        return {key: config[key] for key in ("every", "max") if key in config}
+        given = config if isinstance(config, dict) else {}
+        return {key: given[key] for key in ("every", "max") if key in given}
 
     def further(self, config: JSON) -> Mapping[str, tuple[Pointer, JSON]]:
-        return {"until": (("until",), config["until"])} if "until" in config else {}
+        found = isinstance(config, dict) and "until" in config
+        return {"until": (("until",), config["until"])} if found else {}
 
     def blocks(self, config: JSON) -> list[BlockSource]:
         if not isinstance(config, dict) or "steps" not in config:

@@ -116,7 +116,8 @@ class WaitKind(ControlKind):
         ]
 
     def evaluated(self, config: JSON) -> JSON:
-        return {key: config[key] for key in ("for", "until", "signal", "timeout") if key in config}
+        given = config if isinstance(config, dict) else {}
+        return {key: given[key] for key in ("for", "until", "signal", "timeout") if key in given}
 
     def blocks(self, config: JSON) -> list[BlockSource]:
         found = isinstance(config, dict) and "on_timeout" in config
@@ -193,7 +194,8 @@ def _shown(value: JSON) -> str:
 def signal_schema(plan: Plan, name: str) -> JSON:
     """Return the JSON Schema that the data of a signal has to fit, or None: what the `wait` steps say that may take it.
     Where several may, one of their schemas has to fit; where one of them has none, anything does."""
-    schemas = [step.config.get("schema") for step in plan.index.values() if may_take(step, name)]
+    takers = sorted((step for step in plan.index.values() if may_take(step, name)), key=lambda step: step.order)
+    schemas = [step.config.get("schema") for step in takers]
     if not schemas or None in schemas:
         return None
     return schemas[0] if all(schema == schemas[0] for schema in schemas) else {"anyOf": schemas}

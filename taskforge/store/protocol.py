@@ -16,7 +16,7 @@ place was given: it returns the time since when some run is due through that (th
 or None. What the decision itself made due is in `changes.run.due_at`.
 
 **Children.** A child run whose `NewRun.parent` has a `signal` is waited for until it has ended and its parent was told
-(`told_child`), or until the parent ends: then it is an orphan as long as it goes on.
+(`told_child`), or until the parent, or the step of it that waits, ends: then it is an orphan as long as it goes on.
 
 JSON columns come and go as text; times are milliseconds UTC.
 """
@@ -299,6 +299,15 @@ class Store(TriggerStore, ValueStore, Protocol):
 
     async def find_oldest_placed(self, place: str) -> int | None:
         """The key of the oldest run that holds this place, or None when it is free."""
+        ...
+
+    async def find_replaced(self, place: str) -> int | None:
+        """The key of the oldest run that holds this place and is not ending yet, when more runs wait for the place than
+        are ending there; else None: the one to go next where `on_limit` is cancel_oldest."""
+        ...
+
+    async def list_queued(self, after: str, limit: int) -> list[tuple[str, int]]:
+        """The places after this one, in order, for which runs wait, each with the key of the oldest such run."""
         ...
 
     async def list_children(self, key: int) -> list[int]:

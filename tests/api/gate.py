@@ -20,6 +20,7 @@ class TokenBook:
     """The part of the service that the gate asks; every other call ends with NotFound, whatever it is."""
 
     stopping = False
+    held: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
         self.rows: dict[str, TokenRow] = {}

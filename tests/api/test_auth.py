@@ -10,9 +10,9 @@ from taskforge.api.routes import ROUTES
 from tests.api.asgi import request
 from tests.api.gate import ADMIN, TokenBook, make_gate
 
-PUBLIC = {"/healthz", "/readyz", "/openapi.json", "/docs"}
+PUBLIC = {"/healthz", "/readyz", "/openapi.json", "/docs", "/hooks/-/resume/{token}"}
 PROTECTED = [route for route in ROUTES if route.scope is not None]
-SAMPLES = {"{name}": "uptime", "{run}": "uptime%231", "{id}": "x_1", "{n}": "1"}
+SAMPLES = {"{name}": "uptime", "{run}": "uptime%231", "{id}": "x_1", "{n}": "1", "{signal}": "go", "{key}": "cursor"}
 
 
 def concrete(route: Route) -> str:

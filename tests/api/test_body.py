@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from taskforge.api import body as body_module
 from taskforge.core.errors import NotFound
+from taskforge.engine.starting import StartRequest
 from tests.api.asgi import Reply, request
 from tests.api.gate import ADMIN, TokenBook, make_gate
 
@@ -122,23 +124,24 @@ async def test_the_parts_of_a_start_arrive_checked() -> None:
         app, "POST", START, token=ADMIN, headers=[JSON_TYPE, ("idempotency-key", "k 1")], body=[raw[:9], b"", raw[9:]]
     )
     name, args, kwargs = book.calls[0]
-    assert (name, args) == ("start_run", ("uptime",))
-    digest = kwargs.pop("request_hash")
-    assert kwargs == {
-        "input": {"id": 12345678901234567890123},
-        "version": 3,
-        "delay_ms": 60_000,
-        "priority": -5,
-        "idempotency_key": "k 1",
-    }
-    assert len(digest) == 64
+    assert (name, kwargs) == ("start_run", {})
+    (asked,) = args
+    assert replace(asked, request_hash=None) == StartRequest(
+        "uptime",
+        {"id": 12345678901234567890123},
+        version=3,
+        delay_ms=60_000,
+        priority=-5,
+        idempotency_key="k 1",
+    )
+    assert len(asked.request_hash) == 64
 
 
 async def _hash_of(raw: bytes) -> str:
     book = Recorder()
     app, _, _ = make_gate(book)
     await request(app, "POST", START, token=ADMIN, headers=[JSON_TYPE, ("idempotency-key", "k")], body=raw)
-    digest: str = book.calls[0][2]["request_hash"]
+    digest: str = book.calls[0][1][0].request_hash
     return digest
 
 

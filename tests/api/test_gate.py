@@ -117,7 +117,7 @@ async def test_health_turns_red_with_its_reason() -> None:
     book = TokenBook()
     app, _, _ = make_gate(book)
     assert (await request(app, "GET", "/healthz")).json() == {"status": "ok"}
-    assert (await request(app, "GET", "/readyz")).json() == {"status": "ready"}
+    assert (await request(app, "GET", "/readyz")).json() == {"status": "ready", "held": False}
     book.liveness = lambda: "the engine's loop has stopped"  # type: ignore[method-assign]
     reply = await request(app, "GET", "/healthz")
     assert (reply.status, reply.code, reply.json()["detail"]) == (503, "UNAVAILABLE", "the engine's loop has stopped")

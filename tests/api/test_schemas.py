@@ -26,7 +26,8 @@ def step(path: str, state: str = "SUCCEEDED", output: str | None = None) -> Step
 
 def test_a_run_keeps_every_digit_of_what_people_gave() -> None:
     record = RunRecord("SUCCEEDED", 1, None, None, 0, '{"id":12345678901234567890}', None, NOW, NOW + 5)
-    row = RunRow(7, "run_1", 3, "uptime", 2, '{"type":"manual"}', "manual", '{"n":1e2}', NOW, 0, None, 4, None, record)
+    trigger, parent = '{"type":"manual"}', '{"key":4,"run":"run_4","path":"each[2].child","depth":1}'
+    row = RunRow(7, "run_1", 3, "uptime", 2, trigger, "manual", '{"n":1e2}', NOW, 0, None, 4, "run_0", parent, record)
     text = orjson.dumps(run_shape(row)).decode()
     assert '"input":{"n":1e2}' in text
     assert '"output":{"id":12345678901234567890}' in text
@@ -44,6 +45,8 @@ def test_a_run_keeps_every_digit_of_what_people_gave() -> None:
         "started_at": "2027-01-15T08:00:00.123Z",
         "finished_at": "2027-01-15T08:00:00.128Z",
         "generation": 1,
+        "replay_of": "run_0",
+        "parent": {"run": "run_4", "step": "each[2].child"},
     }
 
 
@@ -54,6 +57,7 @@ def test_a_step_has_its_attempts_and_one_without_side_effects_has_none() -> None
     assert [entry["number"] for entry in shapes[0]["attempts"]] == [1, 2]
     assert shapes[0]["attempts"][0] == {
         "id": "att_1",
+        "generation": 1,
         "number": 1,
         "state": "LOST",
         "started_at": "2027-01-15T08:00:00.123Z",
@@ -62,8 +66,29 @@ def test_a_step_has_its_attempts_and_one_without_side_effects_has_none() -> None
     }
     assert shapes[1]["attempts"] == []
     assert list(shapes[1]) == [
-        "path", "id", "kind", "state", "output", "error", "available_at", "started_at", "finished_at", "attempts",
+        "path", "id", "kind", "state", "generation", "signal", "child", "output", "error", "available_at",
+        "started_at", "finished_at", "attempts",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "data", "output", "found"),
+    [
+        ("wait", "WAITING", '{"signal":"ok"}', None, ("ok", None)),
+        ("wait", "WAITING", None, None, (None, None)),
+        ("wait", "SUCCEEDED", '{"signal":"ok"}', None, (None, None)),
+        ("workflow", "WAITING", '{"signal":"!child:a~1","wait":{"run":"run_2"}}', None, (None, "run_2")),
+        ("workflow", "SUCCEEDED", '{"signal":"!child:a~1","wait":{"run":"run_2"}}', '{"run":"x"}', (None, "run_2")),
+        ("workflow", "SUCCEEDED", None, '{"run":"run_2"}', (None, "run_2")),
+        ("workflow", "QUEUED", '{"admitted_at":1}', None, (None, None)),
+        ("foreach", "RUNNING", '{"items":[1,2]}', None, (None, None)),
+    ],
+)
+def test_a_step_names_its_signal_or_its_child(
+    kind: str, state: str, data: str | None, output: str | None, found: tuple[Any, Any]
+) -> None:
+    (shape,) = steps_shape([step("a", state, output)._replace(kind=kind, data=data)], [])
+    assert (shape["signal"], shape["child"]) == found
 
 
 def pending(
@@ -91,11 +116,13 @@ def test_a_pending_step_is_on_one_page_only() -> None:
 
 
 def test_statistics_name_every_state() -> None:
-    shape = stats_shape(Stats(runs={"FAILED": 2}, oldest_ready_ms=1500))
+    shape = stats_shape(Stats(runs={"FAILED": 2}, oldest_ready_ms=1500), {"*", "a", "b"})
     assert shape["runs"] == {"QUEUED": 0, "RUNNING": 0, "WAITING": 0, "SUCCEEDED": 0, "FAILED": 2, "CANCELLED": 0}
     assert shape["oldest_ready_s"] == 1.5
+    assert (shape["held"], shape["held_workflows"]) == (True, 2)
     assert set(shape) == {
-        "runs", "steps", "ready_steps", "oldest_ready_s", "dead_letters", "schedules_overdue", "db_bytes", "wal_bytes",
+        "runs", "steps", "ready_steps", "oldest_ready_s", "dead_letters", "schedules_overdue", "held", "held_workflows",
+        "db_bytes", "wal_bytes",
     }  # fmt: skip
 
 
@@ -111,6 +138,29 @@ ROWS = [
         '{"step":"a","from":"RUNNING","to":"QUEUED"}]',
     ),
 ]
+
+
+def test_a_signal_is_an_event_of_its_own_and_ours_have_no_name() -> None:
+    sent = '[{"signal":"go"},{"signal":"!child:a[1].b~2"},{"signal":"!resume:ok~1"},'
+    waits = '{"step":"a","from":"RUNNING","to":"WAITING","signal":"!child:a~1","until":1},'
+    row = JournalRow(4, "run_1", NOW, sent + waits + '{"step":"a","from":"RUNNING","to":"WAITING","signal":"go"}]')
+    entries = list(entries_after([row], BEGINNING))
+    assert [entry.kind for entry in entries] == ["signal", "signal", "signal", "step", "step"]
+    rest = [{key: value for key, value in entry.data.items() if key not in ("run_id", "at")} for entry in entries]
+    assert rest == [
+        {"signal": "go"},
+        {"step": "a[1].b", "message": "child run has ended"},
+        {"step": "ok", "message": "one-time link was used"},
+        {"step": "a", "state": "WAITING", "from": "RUNNING", "until": "1970-01-01T00:00:00.001Z"},
+        {"step": "a", "state": "WAITING", "from": "RUNNING", "signal": "go"},
+    ]
+    assert [log_line(entry)["message"] for entry in entries] == [
+        "signal go",
+        "step a[1].b: child run has ended",
+        "step ok: one-time link was used",
+        "step a: WAITING",
+        "step a: WAITING",
+    ]
 
 
 def test_entries_go_on_after_any_place() -> None:

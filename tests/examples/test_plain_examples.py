@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.examples.running import NAMES, Stage, ended_well, in_any_order, path_of, states
+import re
+
+from tests.examples.running import EXAMPLES, NAMES, Stage, ended_well, in_any_order, path_of, states
 from tests.support.server import ROOT
 from tests.support.target import Answer
 
@@ -11,6 +13,12 @@ def test_there_are_at_least_twenty_examples_and_a_test_runs_each() -> None:
     tests = "".join(path.read_text() for path in (ROOT / "tests" / "examples").glob("test_*.py"))
     assert len(NAMES) >= 20
     assert [name for name in NAMES if f'"{name}"' not in tests] == []
+
+
+def test_the_list_of_examples_has_each_with_its_description() -> None:
+    page = (EXAMPLES / "README.md").read_text()
+    listed = re.findall(r"^\| \[(.+)\]\((.+)\.yaml\) \|", page, re.MULTILINE)
+    assert sorted(listed) == [(name, name) for name in NAMES]
 
 
 def test_every_example_teaches_in_comments() -> None:
@@ -117,4 +125,11 @@ def test_wait_for_lock_comes_back_only_while_the_page_is_locked(stage: Stage) ->
     second = stage.run("wait-for-lock", page="b", cms=stage.target.url)
     assert ended_well(second) and second["output"] == "already published"
     assert len(stage.target.requests("/pages/b/published")) == 2
-    assert states(second) == {"publish": "FAILED", "present": "SUCCEEDED"}
+    assert states(second) == {"publish": "FAILED", "give_up": "SKIPPED"}
+
+
+def test_wait_for_lock_gives_up_at_once_on_any_other_error(stage: Stage) -> None:
+    stage.target.answer("/pages/c/published", Answer(500))
+    run = stage.run("wait-for-lock", page="c", cms=stage.target.url)
+    assert (run["state"], run["error"]["code"]) == ("FAILED", "NOT_PUBLISHED")
+    assert stage.seen() == ["PUT /pages/c/published"]

@@ -69,6 +69,7 @@ def test_no_kind_breaks_on_a_config_of_another_shape(config: object) -> None:
         kind.blocks(config)
         kind.later(config)
         kind.evaluated(config)
+        kind.further(config)
 
 
 def test_http_leaves_expect_body_for_later() -> None:
@@ -103,7 +104,7 @@ def use(monkeypatch: pytest.MonkeyPatch, *entries: tuple[str, str]) -> None:
 def test_kinds_of_installed_packages_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, ("echo", f"{__name__}:EchoKind"))
     monkeypatch.setattr(EntryPoint, "load", lambda self: EchoKind)
-    assert list(load_kinds()) == ["http", "transform", "switch", "fail", "succeed", "echo"]
+    assert list(load_kinds()) == [*built_in_kinds(), "echo"]
 
 
 @pytest.mark.parametrize(

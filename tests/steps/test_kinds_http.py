@@ -28,6 +28,15 @@ class Attempt:
     deadline_ms: int | None = None
     output_limit: int = 1_000
     depth: int | None = None
+    workflow: str = "w"
+    path: str = "a"
+    generation: int = 1
+
+    async def start_child(self, workflow: str, input: JSON, *, wait: bool, version: int | None = None) -> str:
+        raise AssertionError("an http step starts no runs")
+
+    async def set_state(self, key: str, value: JSON, expected: JSON, *, compare: bool) -> bool:
+        raise AssertionError("an http step keeps no state")
 
     def now(self) -> int:
         return 1_800_000_000_000

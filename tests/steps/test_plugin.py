@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tomllib
@@ -67,10 +66,8 @@ def test_an_installed_package_adds_kinds_that_run_like_the_built_in_ones(tmp_pat
         assert (status, run["state"]) == (200, "SUCCEEDED")
         assert run["output"] == {"name": "hello-world", "waited": False, "lines": 1}
         assert file.read_text() == f"hello-world  # {run['id']}/note\n"
-        away = str(tmp_path / "nowhere" / "notes.txt")
-        _, run = server.call("POST", "/v1/workflows/extra/runs", {"input": {"file": away}})
-        status, problem = server.call("POST", "/v1/workflows:validate", WRONG.encode())
-        assert not problem["valid"]
+        _, checked = server.call("POST", "/v1/workflows:validate", WRONG.encode())
+        assert len(checked["errors"]) == 4
     finally:
         server.kill()
 
@@ -81,20 +78,20 @@ def test_a_mistake_in_the_settings_of_an_added_kind_has_its_place(tmp_path: Path
     environ = with_site(clean_environ(tmp_path / "home"), site)
     done = run_cli("validate", str(file), environ=environ)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[:4] == [
+    assert done.stderr.splitlines()[:-1] == [
         f'{file}:4:19: "text" is missing',
         f'{file}:4:20: unknown key "txt"; did you mean "text"?',
-        f"{file}:5:46: must be a single line",
-        f"{file}:6:33: must be at most 24",
+        f"{file}:5:47: must be a single line",
+        f"{file}:6:35: must be at most 24",
     ]
 
 
 def test_without_the_package_its_kinds_are_unknown_by_name(tmp_path: Path) -> None:
     file = tmp_path / "extra.yaml"
     file.write_text(DOCUMENT)
-    done = run_cli("-o", "json", "validate", str(file), environ=clean_environ(tmp_path / "home"))
+    done = run_cli("validate", str(file), environ=clean_environ(tmp_path / "home"))
     assert done.returncode == 2
-    assert 'found \\"slug\\"' in done.stdout + done.stderr or 'found "slug"' in done.stdout + done.stderr
+    assert 'found "slug"' in done.stderr
 
 
 def test_the_tutorial_speaks_of_the_package_that_is_tested() -> None:
@@ -102,4 +99,4 @@ def test_the_tutorial_speaks_of_the_package_that_is_tested() -> None:
     project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
     for name, value in project["entry-points"]["taskforge.steps"].items():
         assert value.partition(":")[2] in page, name
-    assert json.dumps("taskforge.steps").strip('"') in page
+    assert 'project.entry-points."taskforge.steps"' in page

@@ -58,7 +58,8 @@ async def test_a_child_that_is_waited_for_is_listed_until_it_has_ended_and_is_to
     assert await seen(desk, parent) == (keys[1:], keys[:1], [])
     await tell(desk, parent, children[0])
     assert (await desk.load(parent)).steps["child"].state == "SUCCEEDED"
-    assert await seen(desk, parent) == (keys[1:], [], [])
+    # The step has ended: what else it started, nobody waits for.
+    assert await seen(desk, parent) == (keys[1:], [], keys[1:])
 
 
 async def test_a_child_that_nobody_waits_for_is_none_of_these(desk: Desk) -> None:
@@ -93,6 +94,22 @@ async def test_other_runs_children_stay_what_they_are_when_a_parent_ends(desk: D
     child = await child_of(desk, other)
     await cancel(desk, parent)
     assert await seen(desk, other) == ([child.key], [], [])
+
+
+async def test_the_child_of_a_step_that_has_ended_is_an_orphan_though_its_run_goes_on(desk: Desk) -> None:
+    limited = step("child", WAIT, {"signal": "!child:child~1"}, timeout_ms=1_000, continue_on_error=True)
+    parent = await desk.start(plan(limited, step("after", WAIT, {"signal": "go"})))
+    child = await child_of(desk, parent)
+    assert await seen(desk, parent) == ([child.key], [], [])
+    desk.clock.advance(1_000)
+    await desk.apply(desk.store.resume_wait, parent, ev.TakenUp(), ev.TimePassed())
+    assert (parent.state, parent.steps["child"].state) == ("WAITING", "FAILED")
+    assert await seen(desk, parent) == ([child.key], [], [child.key])
+    late = await child_of(desk, parent)
+    assert await seen(desk, parent) == ([child.key, late.key], [], [child.key, late.key])
+    await cancel(desk, child)
+    await cancel(desk, late)
+    assert await seen(desk, parent) == ([], [], [])
 
 
 async def test_a_child_that_begins_after_its_parent_has_ended_is_an_orphan(desk: Desk) -> None:
@@ -167,7 +184,8 @@ async def waiting_parent(desk: Desk) -> RunSnapshot:
 
 
 async def busy_parent(desk: Desk) -> RunSnapshot:
-    return await desk.start(ONE_CALL)
+    """Its attempt has started the child, and has not come back with that."""
+    return await desk.start(plan(step("child", CALL)))
 
 
 PARENTS = pytest.mark.parametrize(

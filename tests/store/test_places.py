@@ -414,3 +414,52 @@ async def test_the_oldest_holder_is_found(desk: Desk) -> None:
     assert await desk.store.find_oldest_placed("flow:b") is None
     await desk.succeed(first)
     assert await desk.store.find_oldest_placed("flow:a") == second.key
+
+
+# ---- find_replaced, list_queued
+
+
+async def test_one_holder_is_to_go_for_each_run_that_waits_the_oldest_first(desk: Desk) -> None:
+    store = desk.store
+    assert await store.find_replaced("flow:a") is None
+    first, second = await hold(desk, TWO), await hold(desk, TWO)
+    assert await store.find_replaced("flow:a") is None, "nobody waits"
+    waits = await ask(desk, TWO)
+    assert await store.find_replaced("flow:a") == first.key
+    await ask(desk, TWO, input=B)
+    assert await store.find_replaced("flow:b") is None
+    await desk.succeed(first)
+    assert await placed(desk, waits) == [True]
+    assert await store.find_replaced("flow:a") is None
+    third = await ask(desk, TWO)
+    assert await store.find_replaced("flow:a") == second.key
+    await desk.apply(store.cancel_run, third, ev.CancelAsked())
+    assert await store.find_replaced("flow:a") is None
+
+
+async def test_a_holder_that_is_ending_goes_for_one_run_that_waits(desk: Desk) -> None:
+    ends_slowly = limited(2, finally_=(step("tidy", CALL),))
+    first, second = await hold(desk, ends_slowly), await hold(desk, ends_slowly)
+    await ask(desk, ends_slowly)
+    await desk.apply(desk.store.cancel_run, first, ev.CancelAsked())
+    assert first.state == "RUNNING"
+    assert await desk.store.find_replaced("flow:a") is None, "the first one is on its way"
+    await ask(desk, ends_slowly)
+    assert await desk.store.find_replaced("flow:a") == second.key
+    await desk.apply(desk.store.cancel_run, second, ev.CancelAsked("x" * 2_000))
+    await ask(desk, ends_slowly)
+    assert await desk.store.find_replaced("flow:a") is None
+
+
+async def test_the_places_for_which_runs_wait_are_listed_each_with_the_oldest_run(desk: Desk) -> None:
+    for input in (A, B):
+        await hold(desk, input=input)
+    first = await ask(desk)
+    await ask(desk, priority=9)
+    other = await ask(desk, input=B)
+    await hold(desk, input='{"key":"c"}')
+    everything = [("flow:a", first.key), ("flow:b", other.key)]
+    assert await desk.store.list_queued("", 10) == everything
+    assert await desk.store.list_queued("", 1) == everything[:1]
+    assert await desk.store.list_queued("flow:a", 10) == everything[1:]
+    assert await desk.store.list_queued("flow:b", 10) == []

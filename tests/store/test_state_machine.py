@@ -1,5 +1,6 @@
 """Any order of verbs, refusals, deaths and restarts leaves the store whole, its statistics exact, and its rows those
-that `decide` decided."""
+that `decide` decided; never more runs hold a place than its limit, no place stays free while a run waits for it, nobody
+is overtaken, and every signal is taken once."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import asyncio
 import tempfile
 from collections import Counter
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,12 +20,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from taskforge.core import events as ev
 from taskforge.core.decide import decide
 from taskforge.core.errors import DeadLetterClosed, IdempotencyMismatch, LeaseLost
+from taskforge.core.jsontext import dumps, loads
+from taskforge.core.model import Concurrency, Plan, RateLimit
 from taskforge.core.snapshot import RunSnapshot
 from taskforge.engine.loading import to_snapshot
+from taskforge.store.protocol import RunFilter
 from tests.store.backends import SqliteBackend
 from tests.store.desk import LEASE_MS, Desk, adopt, token
 from tests.support.clock import ManualClock
-from tests.support.plans import CALL, CALL_THEN_GIVE, ONE_CALL, THREE_GIVES, TWO_CALLS, plan, step
+from tests.support.plans import CALL, CALL_THEN_GIVE, ONE_CALL, THREE_GIVES, TWO_CALLS, WAIT, WAITING, plan, step
 
 T = TypeVar("T")
 
@@ -34,7 +39,18 @@ PLANS = [
     TWO_CALLS,
     plan(step("call", CALL, max_attempts=2, timeout_ms=4_000), step("after", config="x" * 1_500)),
     plan(step("call", CALL, continue_on_error=True), step("ask", config="ask the child"), timeout_ms=20_000),
+    WAITING,
+    plan(step("call", CALL), step("one", WAIT, {"signal": "go", "for_ms": 5_000}), step("two", WAIT, {"signal": "go"})),
+    plan(step("call", CALL, {"key": "k", "config": {}}, rate_limit=RateLimit(2, 4_000)), name="other"),
 ]
+LIMITS = {"one": 1, "two": 2}
+PLACED = [
+    plan(step("call", CALL), concurrency=Concurrency(1), max_queue_ms=8_000),
+    plan(step("wait", WAIT, {"signal": "go"}), step("call", CALL), concurrency=Concurrency(1)),
+    plan(step("give"), concurrency=Concurrency(1)),
+    plan(step("call", CALL), concurrency=Concurrency(1, "skip")),
+]
+"""Runs of these hold a place: one at once with the key `one`, two with `two`."""
 SEEDS = st.integers(0, 10**6)
 
 
@@ -52,6 +68,10 @@ class Verbs(RuleBasedStateMachine):
         self.known: dict[int, RunSnapshot] = {}
         self.active: dict[int, RunSnapshot] = {}
         self.keys: dict[str, tuple[str, str]] = {}
+        self.signals = 0
+        self.sent: dict[int, list[int]] = {}
+        self.queued: dict[int, tuple[str, int, int]] = {}
+        self.placed: set[int] = set()
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
@@ -63,11 +83,19 @@ class Verbs(RuleBasedStateMachine):
         self.folder.cleanup()
 
     def keep(self, run: RunSnapshot) -> None:
+        if run.owner is None and run.place is not None:
+            # It may have been given its place by the decision itself.
+            run = self.wait(self.desk.load(run))
         self.known[run.key] = run
         if run.owner is None:
             self.active.pop(run.key, None)
         else:
             self.active[run.key] = run
+
+    def refresh(self) -> None:
+        """Look at the runs that others may have given a place."""
+        for run in [run for run in self.known.values() if run.place is not None and not run.ended]:
+            self.keep(run)
 
     def pick(self, runs: dict[int, RunSnapshot], seed: int) -> RunSnapshot:
         return runs[sorted(runs)[seed % len(runs)]]
@@ -79,6 +107,7 @@ class Verbs(RuleBasedStateMachine):
     @initialize()
     def publish(self) -> None:
         self.wait(self.desk.publish())
+        self.wait(self.desk.publish("other"))
 
     # ---- verbs
 
@@ -87,8 +116,53 @@ class Verbs(RuleBasedStateMachine):
         at = None if delay is None else self.clock.now() + delay
         self.keep(self.wait(self.desk.start(which, slots=slots, start_at=at, priority=slots % 3)))
 
+    @rule(
+        which=st.sampled_from(PLACED),
+        key=st.sampled_from(sorted(LIMITS)),
+        priorities=st.lists(st.integers(-1, 1), min_size=1, max_size=4),
+    )
+    def start_with_places(self, which: Plan, key: str, priorities: list[int]) -> None:
+        limit, on_limit = LIMITS[key], which.concurrency.on_limit if which.concurrency else "queue"
+        limited = replace(which, concurrency=Concurrency(limit, on_limit))
+        begun = [self.desk.begin(limited, input=dumps({"key": key}), priority=priority) for priority in priorities]
+        all_started = self.wait(self.desk.store.start_runs([(new, changes) for new, _, changes in begun]))
+        for (_, run, _), started in zip(begun, all_started, strict=True):
+            adopt(run, started)
+            self.keep(run)
+            assert started.due_at == (self.clock.now() if self.known[run.key].placed else None)
+
+    def listening(self) -> dict[int, RunSnapshot]:
+        return {
+            key: run
+            for key, run in self.known.items()
+            if not run.ended and any(one.kind is WAIT for one in run.plan.steps)
+        }
+
+    @precondition(lambda self: self.listening())
+    @rule(seed=SEEDS, name=st.sampled_from(["go", "go", "go", "other"]), size=st.sampled_from([1, 5_000]))
+    def send_a_signal(self, seed: int, name: str, size: int) -> None:
+        run = self.pick(self.listening(), seed)
+        events: list[ev.Event] = []
+        if run.owner is None:
+            run = self.wait(self.desk.load(run))
+            events.append(ev.TakenUp())
+        self.signals += 1
+        number = self.signals
+        events.append(ev.SignalSent(self.clock.new_id("sig"), name, {"n": number, "pad": "z" * size}))
+        self.wait(self.desk.apply(self.desk.store.send_signal, run, *events))
+        if not run.ended or number in self.outputs(run):
+            self.sent.setdefault(run.key, []).append(number)
+        self.keep(run)
+
+    @staticmethod
+    def outputs(run: RunSnapshot) -> list[int]:
+        """The numbers of the signals that a run's steps have taken."""
+        return [at.output["n"] for at in run.steps.values() if at.step.kind is WAIT and at.output is not None]
+
     @rule(which=st.sampled_from(PLANS), key=st.sampled_from("ab"), hash=st.sampled_from("xy"))
     def start_with_a_key(self, which: Any, key: str, hash: str) -> None:
+        # Each workflow has its own keys.
+        key = f"{which.name}-{key}"
         new, run, changes = self.desk.begin(which, idempotency_key=key, request_hash=hash)
         before = self.keys.get(key)
         if before is None:
@@ -137,13 +211,14 @@ class Verbs(RuleBasedStateMachine):
                 self.wait(self.desk.apply(self.desk.store.advance_run, run, ev.TakenUp()))
                 self.keep(run)
             else:
-                assert answer is None
+                assert not isinstance(answer, BaseException)
                 self.known[key].revision += 1
                 self.keep(self.known[key])
 
     @precondition(lambda self: any(not run.ended for run in self.known.values()))
     @rule(seed=SEEDS)
     def cancel(self, seed: int) -> None:
+        self.refresh()
         run = self.pick({key: run for key, run in self.known.items() if not run.ended}, seed)
         self.wait(self.desk.apply(self.desk.store.cancel_run, run, ev.CancelAsked()))
         self.keep(run)
@@ -167,18 +242,38 @@ class Verbs(RuleBasedStateMachine):
     def time_passes(self, ms: int) -> None:
         self.clock.advance(ms)
 
-    @rule(limit=st.integers(1, 5), suspects=st.booleans())
-    def take_due_runs(self, limit: int, suspects: bool) -> None:
-        due = [
+    @rule(
+        limit=st.integers(1, 5),
+        suspects=st.booleans(),
+        slots=st.booleans(),
+        held=st.sampled_from([(), ("other",), ("flow",), ("*",)]),
+    )
+    def take_due_runs(self, limit: int, suspects: bool, slots: bool, held: tuple[str, ...]) -> None:
+        self.refresh()
+        choice: dict[str, Any] = {"suspects": suspects, "slots": slots, "held": held}
+        open_to_us = [
             run
             for run in self.known.values()
-            if run.due_at is not None and run.due_at <= self.clock.now() and bool(run.suspect) == suspects
+            if run.due_at is not None
+            and bool(run.suspect) == suspects
+            and (slots or not run.needs_slot)
+            and not {run.workflow, "*"} & set(held)
         ]
-        taken = self.wait(self.desk.store.lease_steps(self.desk.owner, self.clock.now(), limit, suspects=suspects))
-        assert len(taken) == min(limit, len(due))
+        assert self.wait(self.desk.store.next_due(**choice)) == min(
+            (run.due_at or 0 for run in open_to_us), default=None
+        )
+        due = [run for run in open_to_us if (run.due_at or 0) <= self.clock.now()]
+        due.sort(key=lambda run: (-run.priority, run.due_at, run.key))
+        taken = self.wait(self.desk.store.lease_steps(self.desk.owner, self.clock.now(), limit, **choice))
+        assert [rows.run.key for rows in taken] == [run.key for run in due[:limit]]
         for rows in taken:
             run = to_snapshot(rows, self.known[rows.run.key].plan)
-            self.wait(self.desk.apply(self.desk.store.advance_run, run, ev.TakenUp()))
+            try:
+                self.wait(self.desk.apply(self.desk.store.advance_run, run, ev.TakenUp(), slots=64 if slots else 0))
+            except LeaseLost:
+                # The end of one before has just given it a place.
+                run = self.wait(self.desk.load(run))
+                assert run.placed and run.owner is None
             self.keep(run)
 
     @rule()
@@ -224,6 +319,7 @@ class Verbs(RuleBasedStateMachine):
         self.wait(self.desk.store.prune_runs(self.clock.now() - 10_000, 3))
         left = {row[0] for row in self.backend.dump()["runs"]}
         self.known = {key: run for key, run in self.known.items() if key in left}
+        self.sent = {key: numbers for key, numbers in self.sent.items() if key in left}
         ids = {run.id for run in self.known.values()}
         self.keys = {key: value for key, value in self.keys.items() if value[1] in ids}
 
@@ -256,6 +352,31 @@ class Verbs(RuleBasedStateMachine):
         assert +Counter(stats.runs) == Counter(row[5] for row in rows["runs"])
         assert +Counter(stats.steps) == Counter(row[4] for row in rows["step_runs"])
         assert stats.dead_letters == sum(row[2] == "OPEN" for row in rows["dead_letters"])
+
+    @invariant()
+    def places_are_held_by_as_many_as_the_limit_in_the_order_in_which_they_asked(self) -> None:
+        rows = self.wait(self.desk.store.list_runs(RunFilter(states=("QUEUED", "RUNNING", "WAITING"), limit=500)))
+        placed = {row.key: row for row in rows if row.record.placed}
+        queued = {
+            row.key: (row.record.place, -row.priority, row.key)
+            for row in rows
+            if row.record.place is not None and not row.record.placed
+        }
+        for key, limit in LIMITS.items():
+            holders = sum(row.record.place == f"flow:{key}" for row in placed.values())
+            waits = any(place == f"flow:{key}" for place, _, _ in queued.values())
+            assert holders <= limit and not (waits and holders < limit)
+        for given in placed.keys() - self.placed:
+            mine = (placed[given].record.place, -placed[given].priority, given)
+            assert [w for w in self.queued.items() & queued.items() if w[1][0] == mine[0] and w[1] < mine] == []
+        self.placed, self.queued = set(placed), {key: (str(place), p, k) for key, (place, p, k) in queued.items()}
+
+    @invariant()
+    def every_signal_is_kept_or_was_taken_once(self) -> None:
+        for key, numbers in self.sent.items():
+            rows = self.wait(self.desk.rows(self.known[key]))
+            run = to_snapshot(rows, self.known[key].plan)
+            assert sorted([loads(sent.data)["n"] for sent in rows.signals] + self.outputs(run)) == numbers
 
     @invariant()
     def rows_are_what_was_decided(self) -> None:

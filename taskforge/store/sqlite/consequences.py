@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskforge.core.snapshot import Changes
-from taskforge.core.states import RUN_TERMINAL, RunState
+from taskforge.core.snapshot import Changes, StepRecord
+from taskforge.core.states import RUN_TERMINAL, STEP_TERMINAL, RunState
 from taskforge.store.sqlite.connection import Session
 
 _WAITED_FOR, _ORPHAN = 0, 2
@@ -20,6 +20,9 @@ def consequences(session: Session, key: int, changes: Changes) -> int | None:
     """Give places to who is next, and let go of children. Return the time since when a run is due that was given a
     place, or None."""
     run = changes.run
+    for step in changes.steps:
+        if step.state in STEP_TERMINAL and _may_have_child(step):
+            session.execute(session.sql["step_ended"], (key, step.path))
     if run.state in RUN_TERMINAL:
         session.execute(session.sql["parent_ended"], (key,))
         session.execute(session.sql["run_ended"], (key, f'"{run.state}"'))
@@ -28,18 +31,23 @@ def consequences(session: Session, key: int, changes: Changes) -> int | None:
         session.execute(session.sql["place_claim"], (key, changes.claim.limit, due_at))
     else:
         return None
-    return None if run.place is None else _fill(session, run.place, changes.now)
+    return None if run.place is None else give_places(session, run.place, changes.now)
 
 
 def told_of_start(session: Session, parent_key: int | None, parent: Any) -> int | None:
-    """Return `told` of a child run that begins: nobody waits, its parent waits, or that has ended meanwhile."""
+    """Return `told` of a child run that begins: nobody waits, its parent's step waits, or that has ended meanwhile."""
     if parent_key is None or "signal" not in parent:
         return None
-    found = session.row("start_run_parent", (parent_key,))
-    return _ORPHAN if found is None or found[0] in RUN_TERMINAL else _WAITED_FOR
+    found = session.row("start_run_parent", (parent_key, parent["path"]))
+    ended = found is None or found[0] in RUN_TERMINAL or found[1] in STEP_TERMINAL
+    return _ORPHAN if ended else _WAITED_FOR
 
 
-def _fill(session: Session, place: str, now: int) -> int | None:
+def _may_have_child(step: StepRecord) -> bool:
+    return step.kind == "workflow" or (step.data is not None and "!child:" in step.data)
+
+
+def give_places(session: Session, place: str, now: int) -> int | None:
     """Give free places to the runs that wait for them, by priority and then by age. Each asked under the limit of its
     own version; behind one that has to wait, nobody passes."""
     granted: int | None = None
@@ -59,6 +67,15 @@ def _fill(session: Session, place: str, now: int) -> int | None:
 def find_oldest_placed(session: Session, place: str) -> int | None:
     row = session.row("find_oldest_placed", (place,))
     return None if row is None else int(row[0])
+
+
+def find_replaced(session: Session, place: str) -> int | None:
+    row = session.row("find_replaced", (place,))
+    return None if row is None else int(row[0])
+
+
+def list_queued(session: Session, after: str, limit: int) -> list[tuple[str, int]]:
+    return [(place, key) for place, key in session.rows("list_queued", (after, limit))]
 
 
 def list_children(session: Session, key: int) -> list[int]:

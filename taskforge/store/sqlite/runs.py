@@ -64,7 +64,9 @@ def start_run(
     if changes.steps:
         session.insert("start_run_step", step_rows(key, changes.steps, large))
     _write_rest(session, key, changes, journal, large)
-    return StartedRun(new.id, key, number, run.state, True, consequences(session, key, changes))
+    # A run that begins has no children and holds no place yet.
+    due_at = None if changes.claim is None else consequences(session, key, changes)
+    return StartedRun(new.id, key, number, run.state, True, due_at)
 
 
 def start_runs(

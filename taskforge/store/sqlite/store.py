@@ -249,6 +249,12 @@ class SqliteStore:
     async def find_oldest_placed(self, place: str) -> int | None:
         return await self._readers.submit(consequences.find_oldest_placed, place)
 
+    async def find_replaced(self, place: str) -> int | None:
+        return await self._readers.submit(consequences.find_replaced, place)
+
+    async def list_queued(self, after: str, limit: int) -> list[tuple[str, int]]:
+        return await self._readers.submit(consequences.list_queued, after, limit)
+
     async def list_children(self, key: int) -> list[int]:
         return await self._readers.submit(consequences.list_children, key)
 

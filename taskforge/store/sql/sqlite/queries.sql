@@ -62,7 +62,8 @@ INSERT INTO runs (
 ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: start_run_parent
-SELECT state FROM runs WHERE key = ?;
+SELECT runs.state, step_runs.state FROM runs LEFT JOIN step_runs ON step_runs.run = runs.key AND step_runs.path = ?2
+WHERE key = ?1;
 
 -- name: start_run_step
 INSERT INTO step_runs (
@@ -153,20 +154,38 @@ UPDATE runs SET placed = 1, owner = NULL, due_at = ?2, revision = revision + 1 W
 SELECT key FROM runs
 WHERE place = ? AND placed = 1 AND state IN ('QUEUED', 'RUNNING', 'WAITING') ORDER BY key LIMIT 1;
 
+-- name: find_replaced
+SELECT key FROM runs
+WHERE place = ?1 AND placed = 1 AND state IN ('QUEUED', 'RUNNING', 'WAITING') AND ending IS NULL AND large & 8 = 0
+    AND (
+        SELECT count(*) FROM runs
+        WHERE place = ?1 AND placed = 0 AND state = 'QUEUED' AND place_limit IS NOT NULL
+    ) > (
+        SELECT count(*) FROM runs
+        WHERE place = ?1 AND placed = 1 AND state IN ('QUEUED', 'RUNNING', 'WAITING')
+            AND (ending IS NOT NULL OR large & 8 <> 0)
+    )
+ORDER BY key LIMIT 1;
+
+-- name: list_queued
+SELECT place, min(key) FROM runs
+WHERE placed = 0 AND state = 'QUEUED' AND place_limit IS NOT NULL AND place > ? GROUP BY place ORDER BY place LIMIT ?;
+
+-- name: step_ended
+UPDATE runs SET told = 2 WHERE parent_key = ? AND told = 0 AND told <> 1 AND parent ->> '$.path' = ?;
+
 -- name: parent_ended
-UPDATE runs SET told = 2
-WHERE told = 0 AND told <> 1 AND parent_key = ?
-    AND state IN ('QUEUED', 'RUNNING', 'WAITING', 'SUCCEEDED', 'FAILED', 'CANCELLED');
+UPDATE runs SET told = 2 WHERE parent_key = ? AND told = 0 AND told <> 1;
 
 -- name: list_children
 SELECT key FROM runs
-WHERE told IN (0, 2) AND told <> 1 AND parent_key = ? AND state IN ('QUEUED', 'RUNNING', 'WAITING') ORDER BY key;
+WHERE parent_key = ? AND told <> 1 AND state IN ('QUEUED', 'RUNNING', 'WAITING') ORDER BY key;
 
 -- name: list_untold_children
-SELECT key FROM runs WHERE told = 0 AND told <> 1 AND state IN ('SUCCEEDED', 'FAILED', 'CANCELLED') LIMIT ?;
+SELECT key FROM runs WHERE told = 0 AND state IN ('SUCCEEDED', 'FAILED', 'CANCELLED') LIMIT ?;
 
 -- name: list_orphans
-SELECT key FROM runs WHERE told = 2 AND told <> 1 AND state IN ('QUEUED', 'RUNNING', 'WAITING') LIMIT ?;
+SELECT key FROM runs WHERE told = 2 AND state IN ('QUEUED', 'RUNNING', 'WAITING') LIMIT ?;
 
 -- name: list_rates
 SELECT key, arrival FROM rates;

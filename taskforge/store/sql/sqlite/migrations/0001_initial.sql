@@ -82,8 +82,10 @@ CREATE UNIQUE INDEX runs_idempotency ON runs (workflow, idempotency_key) WHERE i
 CREATE INDEX runs_placed ON runs (place, key, state) WHERE placed = 1 AND state IN ('QUEUED', 'RUNNING', 'WAITING');
 CREATE INDEX runs_queued ON runs (place, priority DESC)
     WHERE placed = 0 AND state = 'QUEUED' AND place_limit IS NOT NULL;
--- list_children, list_untold_children, list_orphans, and the end of a parent.
-CREATE INDEX runs_children ON runs (told, state, parent_key) WHERE told <> 1;
+-- list_children, and the end of a parent.
+CREATE INDEX runs_children ON runs (parent_key, told) WHERE told <> 1;
+CREATE INDEX runs_untold ON runs (told) WHERE told = 0 AND state IN ('SUCCEEDED', 'FAILED', 'CANCELLED');
+CREATE INDEX runs_orphans ON runs (told) WHERE told = 2 AND state IN ('QUEUED', 'RUNNING', 'WAITING');
 -- list_runs by state.
 CREATE INDEX runs_state ON runs (state);
 -- list_runs by time, prune_runs.
