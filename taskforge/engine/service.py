@@ -120,10 +120,13 @@ class Service:
         if name is not None and plan.name != name:
             raise NameMismatch(f"the document is named {plan.name!r}, the request says {name!r}; make them the same")
         document = await self._same_as_newest(plan.name, definition.document) or dumps(definition.document)
-        published = await self._store.publish_workflow(
-            plan.name, document, definition.source, media, plan.description, self._clock.now()
-        )
-        self._starts.forget_workflow(plan.name)
+        try:
+            published = await self._store.publish_workflow(
+                plan.name, document, definition.source, media, plan.description, self._clock.now()
+            )
+        finally:
+            # Also when whoever asked has gone away: it may be stored all the same.
+            self._starts.forget_workflow(plan.name)
         if published.changed:
             self._plans.keep(plan.name, published.version, plan)
         return published, list(definition.warnings)
@@ -138,13 +141,16 @@ class Service:
         return newest if dumps(in_order(loads(newest))) == dumps(in_order(document)) else None
 
     async def set_enabled(self, name: str, enabled: bool) -> WorkflowRow:
-        row = await self._store.set_enabled(name, enabled, self._clock.now())
-        self._starts.forget_workflow(name)
-        return row
+        try:
+            return await self._store.set_enabled(name, enabled, self._clock.now())
+        finally:
+            self._starts.forget_workflow(name)
 
     async def delete_workflow(self, name: str) -> None:
-        await self._store.delete_workflow(name, self._clock.now())
-        self._starts.forget_workflow(name)
+        try:
+            await self._store.delete_workflow(name, self._clock.now())
+        finally:
+            self._starts.forget_workflow(name)
 
     async def get_workflow(self, name: str) -> tuple[WorkflowRow, VersionRow]:
         row = await self._store.get_workflow(name)
