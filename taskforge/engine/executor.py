@@ -127,11 +127,15 @@ class Executor:
     def slots_for(self, run: RunSnapshot, *, new: bool = False) -> int:
         """Return how many attempts the run may begin now."""
         key = run.key
-        if self.held and (run.workflow in self.held or "*" in self.held):
+        if self.is_held(run.workflow):
             return 0
         if self.stopping or (self.alone is not None and self.alone != key) or (new and self.backlog):
             return 0
         return max(0, self._limit - self.in_flight)
+
+    def is_held(self, workflow: str) -> bool:
+        """Return whether the workflow, or everything, is held back."""
+        return bool(self.held) and (workflow in self.held or "*" in self.held)
 
     @property
     def free(self) -> int:
@@ -154,11 +158,18 @@ class Executor:
                 self.on_free()
             return
         free = self.free
-        while free > 0 and self._starved:
+        for _ in range(len(self._starved)):
+            if free <= 0:
+                break
             driver = self._starved.popleft()
-            if driver.is_open:
-                driver.post(ev.TimePassed())
-                free -= 1
+            if not driver.is_open:
+                continue
+            if self.is_held(driver.run.workflow):
+                # It would find no slot, and wait for one again at once. Its release offers slots anew.
+                self._starved.append(driver)
+                continue
+            driver.post(ev.TimePassed())
+            free -= 1
         if free > 0:
             self.on_free()
 
