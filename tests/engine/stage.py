@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from tests.support.following import await_end, await_step
-from tests.support.server import ServerProcess
-from tests.support.target import Target
+from tests.support.server import ServerProcess, running_server
+from tests.support.target import Target, running_target
 
 Shown = dict[str, Any]
 
@@ -71,3 +74,10 @@ class Stage:
     def keys(self, run: str) -> list[str]:
         """What the run's requests were for, in their order: the part of their keys after the run."""
         return [seen.key.removeprefix(f"{run}/") for seen in self.target.requests() if seen.key.startswith(run)]
+
+
+@contextlib.contextmanager
+def running_stage(tmp_path: Path, **config: Any) -> Iterator[Stage]:
+    """A server and a target of its own."""
+    with running_target() as target, running_server(tmp_path, **config) as server:
+        yield Stage(server, target)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.stage import Stage
+from tests.engine.stage import Stage, running_stage
 from tests.support.crashing_server import CrashingServer, crashing_server
 from tests.support.invariants import check_invariants
 from tests.support.target import Answer, running_target
@@ -86,9 +86,12 @@ steps:
 DOCUMENTS = (CHILD, QUICK, PARENT, CATCHES, PATIENT, LOOSE, RECURSIVE, MANY, FAST)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def published(stage: Stage) -> None:
-    stage.publish(*DOCUMENTS)
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A server for the tests that leave it as they found it."""
+    with running_stage(tmp_path_factory.mktemp("children")) as found:
+        found.publish(*DOCUMENTS)
+        yield found
 
 
 def test_a_parent_goes_on_with_its_childs_output(stage: Stage) -> None:
