@@ -10,6 +10,7 @@ Here is what each event means; `core.ending` has how a run ends, `core.progress`
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -124,6 +125,9 @@ class Decision(RunEnding):
             self.conclude(RunState.FAILED, None, prepared.failure)
             return
         key = prepared.value if isinstance(prepared.value, str) else dumps(prepared.value)
+        if len(key) > _LONGEST_KEY:
+            # Keys stand in two indexes; a hash keeps them apart as well.
+            key = hashlib.sha256(key.encode()).hexdigest()
         self.run.place = f"{self.run.workflow}:{key}"
         if self.run.parent is not None and self.run.place in self.run.parent.get("places", ()):
             message = "a run that waits for this one holds the place in `concurrency` that this one needs"
@@ -312,6 +316,9 @@ def _turn(at: StepRun) -> tuple[object, ...]:
     """Who has waited longest; where that is the same, by place in the document and item."""
     return (at.started_at or at.ready_at, at.step.order, [int(part) for part in _INDEX.findall(at.path)])
 
+
+_LONGEST_KEY = 200
+"""Characters of a `concurrency` key that are kept as they are."""
 
 _NEED_NO_FRAMES = (ev.TakenUp, ev.RetryAsked, ev.CancelAsked, ev.Broken)
 """What can be decided on a run that was just loaded; anything else takes it up first."""

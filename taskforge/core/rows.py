@@ -132,7 +132,8 @@ class Rows:
             # Without a place the run is due when the store gives it one; only its patience ends by itself.
             run.owner, run.needs_slot = None, False
             run.due_at = self._queue_deadline()
-            if self.changes.claim is not None and not self.changes.claim.queues:
+            if run.plan.concurrency is not None and run.plan.concurrency.on_limit == "skip":
+                # When the store has no place for it, its next take-up ends it.
                 run.due_at = self.now
         else:
             run.owner = None

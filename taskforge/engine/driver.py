@@ -7,9 +7,9 @@ time lives in the store alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from taskforge.core import events as ev
 from taskforge.core.decide import Context, decide
@@ -58,6 +58,14 @@ class _Question:
     answer: asyncio.Future[RunSnapshot]
 
 
+class _Undecidable(Exception):
+    """`decide` itself failed. It is pure, so it would fail again: the run must end, or it would end every server."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(f"{type(reason).__name__}: {reason}")
+        self.reason = reason
+
+
 class Driver:
     """One run in memory. `post` and `ask` may be called at any time; decisions are made one after the other."""
 
@@ -68,6 +76,7 @@ class Driver:
         self._events: list[ev.Event] = []
         self._asked: list[_Question] = []
         self._pumping = False
+        self._is_stale = False
         self._timer: asyncio.TimerHandle | None = None
         self._preparing: set[asyncio.Task[None]] = set()
         self._epoch = 0
@@ -125,14 +134,25 @@ class Driver:
 
     def replace(self, run: RunSnapshot) -> None:
         """The store has given this run to us anew: go on from its rows."""
-        self._adopt(run)
+        if self._pumping:
+            # A decision is on its way to the store, and the rows may be older than it: they are loaded again after it.
+            self._is_stale = True
+        else:
+            self._adopt(run)
         self.post(ev.TakenUp())
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run a task that a shutdown waits for."""
+        self._drivers.spawn(work)
 
     # ---- the pump
 
     async def _pump(self) -> None:
         try:
             while self._events or self._asked:
+                if self._is_stale:
+                    self._is_stale = False
+                    await self._reload(keep=True)
                 if self._asked:
                     await self._answer(self._asked.pop(0))
                 else:
@@ -143,7 +163,11 @@ class Driver:
             self._close()
         except Exception as error:
             log.exception("driver_failed", run=self.run.id)
-            await self._fail_run(error)
+            if isinstance(error, _Undecidable):
+                await self._fail_run(error.reason)
+            else:
+                self._close()
+                self._drivers.failed(error)
         finally:
             self._pumping = False
         self._rest()
@@ -152,8 +176,7 @@ class Driver:
         """End a run that the engine cannot drive. When even that fails, the process must not go on."""
         try:
             await self._reload(keep=True)
-            message = f"the engine met a fault of its own ({type(error).__name__}); the server's log has it"
-            changes = self._decide([ev.Broken(message)])
+            changes = self._decide([ev.Broken(_fault(error))])
             await self._apply(changes, self._drivers.store.cancel_run)
             self._after(changes)
         except Exception as second:
@@ -164,7 +187,11 @@ class Driver:
     async def _step(self, events: list[ev.Event]) -> None:
         """Decide events and apply the decision; when the run has moved meanwhile, load it and decide again."""
         self._drivers.executor.in_flight -= sum(1 for event in events if isinstance(event, _ENDS))
+        if self.run.owner not in (None, self._drivers.node):
+            self._close()
+            return
         while True:
+            events = [*self._orphans(events), *events]
             changes = self._decide(events)
             try:
                 await self._apply(changes, _verb(self._drivers, events, changes))
@@ -175,8 +202,23 @@ class Driver:
                     return
                 events = [ev.TakenUp(), *(event for event in events if not isinstance(event, ev.TakenUp))]
                 continue
+            except BaseException:
+                self._undo(changes)
+                raise
             self._after(changes)
             return
+
+    def _orphans(self, events: list[ev.Event]) -> list[ev.Event]:
+        """A run that was loaded may hold attempts that nobody carries out: they were stored, but the answer to that did
+        not reach us. They are LOST, and tried again."""
+        if self.run.owner != self._drivers.node or not any(isinstance(event, ev.TakenUp) for event in events):
+            return []
+        ended = {event.token for event in events if isinstance(event, _ENDS)}
+        begun = [(at.path, at.attempt.id) for at in self.run.live.values() if at.attempt is not None]
+        carried_out = self._drivers.executor.carries_out
+        return [
+            ev.AttemptReleased(path, token) for path, token in begun if token not in ended and not carried_out(token)
+        ]
 
     async def _answer(self, asked: _Question) -> None:
         """Decide what somebody asked for. A refusal changes nothing."""
@@ -261,7 +303,10 @@ class Driver:
             reserve=drivers.rates.reserve,
             foreach_limit=drivers.foreach_limit,
         )
-        changes = decide(self.run, events, context)
+        try:
+            changes = decide(self.run, events, context)
+        except Exception as error:
+            raise _Undecidable(error) from error
         executor.in_flight += len(changes.starts)
         return changes
 
@@ -297,10 +342,9 @@ class Driver:
         return True
 
     def _adopt(self, run: RunSnapshot) -> None:
-        held = {at.attempt.id: at.attempt for at in self.run.live.values() if at.attempt is not None}
         for at in run.live.values():
-            if at.attempt is not None and at.attempt.id in held:
-                at.attempt.value = held[at.attempt.id].value
+            if at.attempt is not None:
+                at.attempt.value = self._drivers.executor.find_value(at.attempt.id)
         self.run = run
         self._epoch += 1
 
@@ -335,7 +379,12 @@ class Driver:
 
     async def _prepare_in_child(self, path: str, name: str, epoch: int) -> None:
         at = self.run.steps[path] if path else None
-        prepared: Prepared = await self._drivers.expressions.prepare_in_child(self.run, at, name)
+        try:
+            prepared: Prepared = await self._drivers.expressions.prepare_in_child(self.run, at, name)
+        except Exception as error:
+            log.exception("evaluation_failed", run=self.run.id, step=path)
+            self.post(ev.Broken(_fault(error)))
+            return
         if self.is_open and epoch == self._epoch:
             self.post(ev.StepPrepared(path, prepared, name))
 
@@ -361,10 +410,18 @@ class Driver:
         if self._timer is not None:
             self._timer.cancel()
         self._drivers.drop(self)
+        ended = sum(1 for event in self._events if isinstance(event, _ENDS))
+        self._events.clear()
+        if ended:
+            self._drivers.executor.give_back(ended)
         for asked in self._asked:
             if not asked.answer.done():
                 asked.answer.set_exception(Unavailable("the run is no longer driven here; try again"))
         self._asked.clear()
+
+
+def _fault(error: Exception) -> str:
+    return f"the engine met a fault of its own ({type(error).__name__}); the server's log has it"
 
 
 def _verb(drivers: Drivers, events: list[ev.Event], changes: Changes) -> Verb:

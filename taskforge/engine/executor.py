@@ -117,6 +117,9 @@ class Executor:
         self._limit = limit
         self._default_timeout_ms = default_timeout_ms
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._values: dict[str, JSON] = {}
+        """The evaluated config of every attempt, by token."""
+        self._is_releasing = False
         self._settling: set[str] = set()
         """Attempts whose outcome is being stored: too late to stop them."""
         self._starved: deque[Driver] = deque()
@@ -162,9 +165,27 @@ class Executor:
     def start(self, driver: Driver, at: StepRun) -> None:
         """Begin the leased attempt of `at`. Its slot was taken by the decision."""
         assert at.attempt is not None
-        token = at.attempt.id
-        task = asyncio.create_task(self._carry_out(driver, at, token, at.attempt.value), name=f"attempt {token}")
-        self._tasks[token] = task
+        token, value = at.attempt.id, at.attempt.value
+        if self._is_releasing:
+            driver.spawn(driver.settle(ev.AttemptReleased(at.path, token)))
+            return
+        task = asyncio.create_task(self._carry_out(driver, at, token, value), name=f"attempt {token}")
+        self._tasks[token], self._values[token] = task, value
+        task.add_done_callback(lambda _: self._ended(driver, at, token))
+
+    def _ended(self, driver: Driver, at: StepRun, token: str) -> None:
+        self._values.pop(token, None)
+        if self._tasks.pop(token, None) is not None:
+            # It was stopped before it had begun.
+            driver.spawn(driver.settle(ev.AttemptReleased(at.path, token)))
+
+    def carries_out(self, token: str) -> bool:
+        """Return whether an attempt runs here, or its outcome is being stored."""
+        return token in self._tasks
+
+    def find_value(self, token: str) -> JSON:
+        """Return the evaluated config of an attempt that runs here, else None."""
+        return self._values.get(token)
 
     def abort(self, token: str) -> None:
         """Stop an attempt whose outcome no longer matters."""
@@ -178,6 +199,7 @@ class Executor:
         self.stopping = True
         if self._tasks:
             await asyncio.wait(list(self._tasks.values()), timeout=grace_s)
+        self._is_releasing = True
         rest = list(self._tasks.values())
         for token, task in self._tasks.items():
             if token not in self._settling:
@@ -208,10 +230,11 @@ class Executor:
         kind = at.step.kind
         assert isinstance(kind, ActionKind)
         left = None if at.deadline_at is None else max(1, at.deadline_at - self.clock.now())
-        bound = kind.attempt_timeout_ms(value) or self._default_timeout_ms
-        limit = bound if left is None else min(bound, left)
         context = Attempting(self, driver, at, left)
+        limit, scope = 0, None
         try:
+            bound = kind.attempt_timeout_ms(value) or self._default_timeout_ms
+            limit = bound if left is None else min(bound, left)
             async with asyncio.timeout(limit / 1000) as scope:
                 output = await kind.run(value, context)
             if isinstance(output, Suspended):
@@ -220,7 +243,7 @@ class Executor:
         except ActionFailed as error:
             return ev.AttemptFailed(at.path, token, error.result)
         except TimeoutError:
-            if scope.expired():
+            if scope is not None and scope.expired():
                 return ev.AttemptFailed(at.path, token, _timed_out(limit, by_step=left == limit))
             return self._crashed(at, token)
         except JsonError as error:

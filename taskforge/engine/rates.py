@@ -1,10 +1,13 @@
-"""Rate limits of steps: how many attempts per time, for each key. Waiting for one costs no slot.
+"""Rate limits of steps: at most so many attempts in any window of time, for each key. Waiting for one costs no slot.
 
-The generic cell rate algorithm (ITU-T I.371): one number a key, the theoretical arrival time, in milliseconds. It is
-stored in the transaction that takes the place, so that a crash neither forgets nor repeats what was used.
+A sliding log: the times of the last `max` attempts of a key are in memory, so that the limit holds in every window.
+Only the newest one is stored, in the transaction that takes the place. After a restart all places count as taken at
+that time: a crash can make an attempt wait longer, never too short.
 """
 
 from __future__ import annotations
+
+from collections import deque
 
 from taskforge.core.model import RateLimit
 
@@ -15,22 +18,29 @@ class Rates:
     """All rate limits of this process. `reserve` takes a place at once and says from when on it may be used."""
 
     def __init__(self) -> None:
-        self._arrivals: dict[str, int] = {}
+        self._times: dict[str, deque[int]] = {}
+        self._stored: dict[str, int] = {}
 
     def load(self, arrivals: dict[str, int]) -> None:
-        """Take over what is stored."""
-        self._arrivals = dict(arrivals)
+        """Take over what is stored: key → the newest time."""
+        self._stored = dict(arrivals)
 
     def reserve(self, key: str, limit: RateLimit, now: int) -> tuple[int, int]:
-        """Return the time at which one more attempt may begin, and the number to store for the key.
+        """Return the time at which one more attempt may begin, and the number to store for the key."""
+        times = self._times.get(key)
+        if times is None or times.maxlen != limit.max:
+            times = self._begin(key, limit, times)
+        due = now if len(times) < limit.max else max(now, times[0] + limit.per_ms)
+        times.append(due)
+        return due, due
 
-        Up to `max` attempts may begin at once; then they are spread evenly, one each `per / max`.
-        """
-        spacing = limit.per_ms / limit.max
-        arrival = max(self._arrivals.get(key, 0), now)
-        due = max(now, round(arrival - limit.per_ms + spacing))
-        following = round(arrival + spacing)
-        if len(self._arrivals) >= _FORGET_AT:
-            self._arrivals = {name: time for name, time in self._arrivals.items() if time > now}
-        self._arrivals[key] = following
-        return due, following
+    def _begin(self, key: str, limit: RateLimit, before: deque[int] | None) -> deque[int]:
+        if len(self._times) >= _FORGET_AT:
+            oldest = next(iter(self._times))
+            self._stored[oldest] = self._times.pop(oldest)[-1]
+        times: deque[int] = deque(before or (), maxlen=limit.max)
+        stored = self._stored.pop(key, None)
+        if stored is not None:
+            times.extend([stored] * limit.max)
+        self._times[key] = times
+        return times

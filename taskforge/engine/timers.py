@@ -7,6 +7,7 @@ earlier one, or until a slot is free for runs that wait for one. The slow poll i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -111,8 +112,13 @@ class Timers:
             self._scheduler.shutdown(wait=False)
 
     def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        async def guarded() -> None:
+            # `close` cancels what is under way; the scheduler would log that as an error.
+            with contextlib.suppress(asyncio.CancelledError):
+                await work()
+
         self._scheduler.add_job(
-            work, "interval", seconds=seconds, coalesce=True, max_instances=1, misfire_grace_time=None
+            guarded, "interval", seconds=seconds, coalesce=True, max_instances=1, misfire_grace_time=None
         )
 
     def _loop_ended(self, task: asyncio.Task[None]) -> None:
@@ -165,23 +171,30 @@ class Timers:
 
     async def _take_due(self) -> None:
         """Take up due runs, as long as there are slots for those that need one. Writes nothing when nothing is due."""
-        free, held = self._executor.free, tuple(self._executor.held)
+        held = tuple(self._executor.held)
         if "*" in held:
             # What is due stays so; whoever releases it wakes this loop.
             self._next_due = None
             return
+        slots = self._executor.free > 0
         if self._next_due is None or self._next_due > self._clock.now():
-            self._next_due = await self._store.next_due(slots=free > 0, held=held)
+            self._next_due = await self._store.next_due(held=held)
+            if self._next_due is None or self._next_due > self._clock.now():
+                self._executor.backlog = self._executor.backlog and not slots
+                return
+        if not slots:
+            # Who is due now has the next free slot, before new runs. Meanwhile only what needs none is taken up.
+            self._executor.backlog = True
+            self._next_due = await self._store.next_due(slots=False, held=held)
             if self._next_due is None or self._next_due > self._clock.now():
                 return
-        limit = min(free, _BATCH) or _BATCH
-        taken = await self._store.lease_steps(self._node, self._clock.now(), limit, slots=free > 0, held=held)
+        limit = min(self._executor.free, _BATCH) or _BATCH
+        taken = await self._store.lease_steps(self._node, self._clock.now(), limit, slots=slots, held=held)
         for rows in taken:
             await self._drivers.adopt(rows)
         full = len(taken) == limit
-        self._executor.backlog = full or (free <= 0 and self._executor.backlog)
-        free = self._executor.free
-        self._next_due = self._clock.now() if full else await self._store.next_due(slots=free > 0, held=held)
+        self._executor.backlog = full or (not slots and self._executor.backlog)
+        self._next_due = self._clock.now() if full else await self._store.next_due(held=held)
         if len(taken) == limit:
             # Let what was taken begin before more is taken.
             await asyncio.sleep(0)
@@ -195,6 +208,8 @@ class Timers:
         taken = await self._store.lease_steps(self._node, self._clock.now(), 1, suspects=True)
         if not taken:
             executor.alone = None
+            if await self._store.next_due(suspects=True) is not None:
+                self._suspects_at = self._clock.monotonic() + SUSPECT_PAUSE_S
             self._next_due = self._clock.now()
             executor.offer()
             return

@@ -39,6 +39,16 @@ name: late
 timeout: 200ms
 steps: [{id: forever, transform: "${{ def f: f; f }}"}]
 """
+APPROVAL = """
+name: approval
+steps: [{id: ask, wait: {signal: approved, timeout: 1h}}]
+output: ${{ $ask }}
+"""
+COUNTING = """
+name: counting
+steps: [{id: keep, set_state: {key: "${{ $input.at }}", value: "${{ $input.at }}", expected: null}}]
+output: ${{ $keep }}
+"""
 BRIEF = "name: {name}\nsteps: [{{id: a, transform: {value}}}]\n"
 
 Shown = dict[str, Any]
@@ -146,7 +156,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     tmp_path = tmp_path_factory.mktemp("points")
     with running_target() as target, crashing_server(tmp_path, engine__lease_seconds=1) as server:
         stage = Stage(server, target)
-        for document in (TWO.format(url=target.url), LATE):
+        for document in (TWO.format(url=target.url), LATE, APPROVAL, COUNTING):
             stage.call("POST", "/v1/workflows", document.encode())
         yield stage
         check_invariants(server.home / "taskforge.db", stage.acknowledged)
@@ -244,7 +254,33 @@ def a_run_survives_a_death_at_the_care_of_leases(stage: Stage) -> None:
     stage.check_run()
 
 
+@dies_at("send_signal 1")
+def a_signal_is_taken_once_or_can_be_sent_again(stage: Stage) -> None:
+    run = stage.begin("approval")
+    path = f"/v1/runs/{run}/signals/approved"
+    stage.die("POST", path, {"data": {"by": stage.at}})
+    status, _ = stage.server.call("POST", path, {"data": {"by": stage.at}})
+    assert status == (202 if stage.when == "before" else 409)
+    shown = stage.shown(run)
+    assert (shown["state"], shown["output"]) == ("SUCCEEDED", {"by": stage.at})
+
+
+@dies_at("set_state 1", "finish_attempt 1")
+def a_value_is_compared_and_set_once(stage: Stage) -> None:
+    stage.die_running("counting")
+    run = stage.shown(stage.begin("counting"))
+    assert (run["state"], run["output"]) == ("SUCCEEDED", stage.at)
+
+
 # ---- what people store
+
+
+@dies_at("set_hold 1")
+def everything_is_held_or_not(stage: Stage) -> None:
+    stage.die("PUT", "/v1/hold", {"held": True})
+    held = stage.call("GET", "/v1/hold")["held"]
+    stage.call("PUT", "/v1/hold", {"held": False})
+    assert held == (stage.when == "after")
 
 
 @dies_at("publish_workflow 1")

@@ -173,11 +173,9 @@ def test_a_process_stopped_for_longer_than_its_lease_goes_on_and_ends_everything
 # ---- a part that is broken
 
 
-@pytest.mark.parametrize(
-    ("part", "verb"), [("timers", "next_due"), ("timers", "lease_steps"), ("driver", "finish_attempt")]
-)
+@pytest.mark.parametrize("verb", ["next_due", "lease_steps", "advance_run", "finish_attempt"])
 def test_an_error_that_nobody_expected_ends_the_server_with_a_message(
-    tmp_path: Path, target: Target, part: str, verb: str
+    tmp_path: Path, target: Target, verb: str
 ) -> None:
     target.answer("/quick", Answer(503), Answer())
     with crashing_server(tmp_path) as server:
@@ -190,6 +188,25 @@ def test_an_error_that_nobody_expected_ends_the_server_with_a_message(
         server.start()
         assert ended(server, run)["state"] == "SUCCEEDED"
         check_invariants(server.home / "taskforge.db", [run])
+
+
+@pytest.mark.parametrize("verb", ["start_run", "finish_attempt"])
+def test_a_writer_that_ends_ends_the_server_with_a_message(tmp_path: Path, target: Target, verb: str) -> None:
+    with crashing_server(tmp_path) as server:
+        publish(server, target)
+        earlier = start(server)
+        ended(server, earlier)
+        server.arm(f"writer {verb} 1")
+        status, answer = server.call("POST", "/v1/workflows/flow/runs", {})
+        assert status == (503 if verb == "start_run" else 202), answer
+        assert server.await_end() == 1
+        assert "taskforge: the server stopped: " in server.output()
+        assert "planted in the writer" in server.output()
+        server.disarm()
+        server.start()
+        runs = [earlier] if verb == "start_run" else [earlier, answer["id"]]
+        assert {ended(server, run)["state"] for run in runs} == {"SUCCEEDED"}
+        check_invariants(server.home / "taskforge.db", runs)
 
 
 @pytest.mark.parametrize("verb", ["renew_leases", "rescue_leases"])

@@ -27,6 +27,15 @@ class Attempt:
     idempotency_key: str = "run_1/a"
     deadline_ms: int | None = None
     output_limit: int = 1_000
+    workflow: str = "w"
+    path: str = "a"
+    generation: int = 1
+
+    async def start_child(self, workflow: str, input: JSON, *, wait: bool, version: int | None = None) -> str:
+        raise AssertionError("an http step starts no runs")
+
+    async def set_state(self, key: str, value: JSON, expected: JSON, *, compare: bool) -> bool:
+        raise AssertionError("an http step keeps no state")
 
     def now(self) -> int:
         return 1_800_000_000_000

@@ -1,5 +1,6 @@
 """A server that kills itself at a named point: before or after the k-th call of a store's verb, or of an HTTP request.
-`break finish_attempt 1` makes that call raise an error that nobody expects.
+`break finish_attempt 1` makes that call raise an error that nobody expects, `writer finish_attempt 1` ends the store's
+writer thread just before it.
 
 `python -m tests.support.crashing_server` imports everything once and then starts a server for each line
 `serve PORT HOME` on its standard input; it prints `started PID`, passes the server's own words on, and prints
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,7 @@ from taskforge import app
 from taskforge.engine import timers
 from taskforge.steps.http_client import HttpClient, Request, Response
 from taskforge.store.protocol import Store
+from taskforge.store.sqlite.store import SqliteStore
 from tests.support.faulty_store import FaultyStore, When
 from tests.support.server import ROOT, ServerProcess
 
@@ -42,6 +44,7 @@ class Point:
         self._file = file
         self._said = ""
         self._calls: Counter[tuple[str, str]] = Counter()
+        self.end_writer: Callable[[], object] = lambda: None
 
     def meet(self, when: When, verb: str) -> None:
         """Die or break here, if this is the call."""
@@ -58,6 +61,8 @@ class Point:
             os.kill(os.getpid(), signal.SIGKILL)
         if when == "before" and said.split() == ["break", verb, number]:
             raise RuntimeError(f"planted in {verb}")
+        if when == "before" and said.split() == ["writer", verb, number]:
+            self.end_writer()
 
 
 class _CrashingClient:
@@ -78,10 +83,17 @@ class _CrashingClient:
 
 class _Crashing(app.Server):
     async def _open_store(self) -> Store:
-        return FaultyStore(await super()._open_store(), _point().meet).as_store()
+        store, point = await super()._open_store(), _point()
+        assert isinstance(store, SqliteStore)
+        point.end_writer = lambda: store._writer.enqueue(_end_thread)
+        return FaultyStore(store, point.meet).as_store()
 
     def _http_client(self) -> HttpClient:
         return cast(HttpClient, _CrashingClient(super()._http_client(), _point()))
+
+
+def _end_thread(_: object) -> None:
+    raise SystemExit("planted in the writer")
 
 
 def _point() -> Point:

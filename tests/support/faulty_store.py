@@ -35,6 +35,7 @@ class FaultyStore:
         self.calls: Counter[str] = Counter()
         self._store = store
         self._meet = meet
+        self._skipped: dict[str, Any] = {}
         self._plans: defaultdict[tuple[When, str], list[Interrupt]] = defaultdict(list)
 
     def as_store(self) -> Store:
@@ -54,9 +55,9 @@ class FaultyStore:
         self._plans[when, verb].append(held.wait)
         return held
 
-    def spare(self, verb: str, times: int = 1) -> None:
-        """The next calls of `verb` go through; what is planned after this comes after them."""
-        self._plans["before", verb] += [_nothing] * times
+    def skip(self, verb: str, result: Any) -> None:
+        """Calls of `verb` do nothing and return `result`."""
+        self._skipped[verb] = result
 
     @property
     def on_failure(self) -> Callable[[BaseException], None]:
@@ -73,6 +74,8 @@ class FaultyStore:
 
         async def call(*args: Any, **named: Any) -> Any:
             self.calls[name] += 1
+            if name in self._skipped:
+                return self._skipped[name]
             await self._pass("before", name)
             result = await member(*args, **named)
             await self._pass("after", name)
@@ -107,7 +110,3 @@ def _raising(error: Exception) -> Interrupt:
         raise error
 
     return interrupt
-
-
-async def _nothing() -> None:
-    """Let a call through."""

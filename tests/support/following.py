@@ -16,7 +16,7 @@ Event = dict[str, Any]
 
 
 def await_event(server: ServerProcess, run: str, wanted: Callable[[Event], bool]) -> Event:
-    """Return the first event of the run, since it began, that is wanted; AssertionError when it ends without one."""
+    """Return the first event of the run that is wanted; AssertionError when the run ends without it."""
     request = urllib.request.Request(
         f"{server.url}/v1/runs/{quote(run)}/events", headers={"Authorization": f"Bearer {server.token}"}
     )
@@ -28,7 +28,7 @@ def await_event(server: ServerProcess, run: str, wanted: Callable[[Event], bool]
             if line.startswith("event: "):
                 kind = line.removeprefix("event: ")
             elif line.startswith("data: ") and kind != "end":
-                event: Event = json.loads(line.removeprefix("data: ")) | {"event": kind}
+                event: dict[str, Any] = json.loads(line.removeprefix("data: ")) | {"event": kind}
                 seen.append(event)
                 if wanted(event):
                     return event
