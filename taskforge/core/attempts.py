@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 PROBE, JUDGED = "probe", "judged"
 """`StepRun.stage` of a QUEUED step: its probe runs; or its own `retry` condition is being evaluated."""
 
+MISSED_MS = 1_000
+"""How long after the time that a rate limit gave an attempt may still begin on it."""
+
 
 class Attempts(Rows, ABC):
     """Takes up steps, begins their attempts and ends them."""
@@ -125,11 +128,13 @@ class Attempts(Rows, ABC):
 
     def _begin_attempt(self, at: StepRun, value: JSON) -> None:
         """Begin an attempt, when the step's rate limit admits it now. The time that the limit gave is kept in the row:
-        asked again after every load, it would always give a later one."""
+        asked again after every load, it would always give a later one. A time that was missed (the server was down) is
+        asked for again: else all that were missed would be made up for at once."""
         limit = at.step.rate_limit
         if limit is not None:
             key, value = f"{self.run.workflow}/{at.step.id}/{dumps(value['key'])}", value["config"]
-            if not (isinstance(at.data, dict) and "admitted_at" in at.data):
+            admitted_at = at.data.get("admitted_at") if isinstance(at.data, dict) else None
+            if admitted_at is None or self.now - admitted_at > MISSED_MS:
                 due, stored = self.context.reserve(key, limit, self.now)
                 self.changes.rates[key] = stored
                 at.data = {"admitted_at": due}
