@@ -156,7 +156,11 @@ class Rows:
         return run.deadline_at is not None and run.deadline_at <= now and run.ending is None
 
     def _look_around(self) -> tuple[list[int], bool, bool, bool]:
-        """Return when something is due, and whether the run is active, only waits, or only lacks slots."""
+        """Return when something is due, and whether the run is active, only waits, or only lacks slots.
+
+        A run that only lacks slots is looked at when there is one, also for its time limits: taken up before, it would
+        find none and be due again at once, over and over.
+        """
         run = self.run
         active = run.preparing is not None
         waiting = needs_slot = bool(run.live)
@@ -168,7 +172,6 @@ class Rows:
                 times.append(at.available_at)
             if at.deadline_at is not None:
                 times.append(at.deadline_at)
-                needs_slot = False
             if at.state is StepState.WAITING:
                 needs_slot = False
             elif at.state is not StepState.RUNNING or at.step.kind.role != "control":
@@ -176,7 +179,6 @@ class Rows:
                 needs_slot = needs_slot and at.step.kind.role == "action"
         if run.deadline_at is not None and run.ending is None:
             times.append(run.deadline_at)
-            needs_slot = False
         if not run.live and not active:
             if run.start_at is not None:
                 times.append(run.start_at)

@@ -354,9 +354,10 @@ def test_runs_of_a_higher_priority_go_first(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_not_begun_in_time_is_cancelled(tmp_path: Path) -> None:
-    with running_stage(tmp_path, engine__max_attempts_in_flight=1) as stage:
+    with running_stage(tmp_path) as stage:
         stage.target.answer("/q", Answer(hold=True), Answer())
-        stage.publish("name: hasty\nmax_queue_time: 300ms\nsteps: [{id: call, http: {url: '{url}/q'}}]\n")
+        limits = "concurrency: {limit: 1}\nmax_queue_time: 300ms\n"
+        stage.publish(f"name: hasty\n{limits}steps: [{{id: call, http: {{url: '{{url}}/q'}}}}]\n")
         first = stage.start("hasty")
         stage.target.await_requests(1, "/q")
         second = stage.start("hasty")
