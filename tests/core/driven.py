@@ -120,7 +120,9 @@ class Driven:
         return prepared
 
     def decide(self, *events: ev.Event) -> Changes:
-        freed = sum(isinstance(event, ev.AttemptSucceeded | ev.AttemptFailed | ev.AttemptSuspended) for event in events)
+        ends = ev.AttemptSucceeded | ev.AttemptFailed | ev.AttemptSuspended
+        tokens = {row.record.id for row in self.stored.running}
+        freed = sum(isinstance(event, ends) and event.token in tokens for event in events)
         context = self.context()
         context.slots = min(self.slots, context.slots + freed)
         self.last = decide(self.run, events, context)

@@ -382,6 +382,17 @@ def test_what_was_set_aside_is_null_to_the_handlers_until_it_runs_again() -> Non
     assert run.output_of("told") == [None, None]
 
 
+def test_what_was_set_aside_inside_a_block_is_null_as_well() -> None:
+    branch = {"id": "which", "switch": [{"else": [act("x"), act("y")]}]}
+    run = Driven(branch, act("z"), on_failure=[give("told", "${{ [$x, $y] }}")])
+    run.succeed("x", 1)
+    run.succeed("y", 2)
+    run.fail("z")
+    run.retry("x")
+    run.fail("x")
+    assert run.output_of("told") == [None, None]
+
+
 def test_a_retry_from_a_step_of_a_branch_goes_on_in_that_branch() -> None:
     run = Driven({"id": "which", "switch": [{"else": [act("x"), act("y")]}]}, act("z"))
     run.succeed("x")
