@@ -37,7 +37,8 @@ class Context:
 
     `slots`: attempts that may begin now. `prepare(run, step, name)` makes an evaluation in process, or returns None
     where it needs the jq child; the empty name is the step's turn; without a step it is one of the run itself.
-    `reserve(key, limit, now)` gives the time at which a rate limit admits one more attempt, and what to store of it.
+    `reserve(key, limit, now)` gives the time at which a rate limit admits one more attempt, and what to store of it;
+    `enter(key, limit, now)` is asked when that time has come, and says `now`, or when to ask again.
     """
 
     now: int
@@ -49,6 +50,10 @@ class Context:
     prepare: Callable[[RunSnapshot, StepRun | None, str], Prepared | None]
     reserve: Callable[[str, RateLimit, int], tuple[int, int]] = lambda key, limit, now: (now, now)
     foreach_limit: int = 10_000
+    enter: Callable[[str, RateLimit, int], int] = lambda key, limit, now: now
+    turns: int = 2_000
+    """Steps whose turn is taken in one decision; with more the run is decided again at once, so that a long loop without
+    side effects neither holds up others nor makes one huge transaction."""
 
 
 class IllegalTransition(AssertionError):
@@ -75,6 +80,8 @@ class Rows:
         self.now = context.now
         self._slots = context.slots
         self._ready: deque[StepRun] = deque()
+        self._turns = context.turns
+        self._is_paused = False
         self._given_back: set[str] = set()
         self._origin: dict[str, tuple[StepRun, str | None]] = {}
         self._texts: dict[str, str] = {}
@@ -150,6 +157,8 @@ class Rows:
         if look.active:
             run.owner, run.due_at = self.context.owner, None
             self.changes.wake_at = min((time for time in times if time > self.now), default=None)
+            if self._is_paused:
+                self.changes.wake_at = self.now
         elif run.place is not None and not run.placed:
             # Without a place the run is due when the store gives it one; only its patience ends by itself.
             run.owner = None
@@ -180,7 +189,7 @@ class Rows:
 
     def _look_around(self) -> _Look:
         run = self.run
-        look = _Look(active=run.preparing is not None, waiting=bool(run.live))
+        look = _Look(active=run.preparing is not None or self._is_paused, waiting=bool(run.live))
         for at in run.live.values():
             if at.attempt is not None or at.preparing:
                 look.active = True

@@ -76,12 +76,14 @@ class Driven:
         foreach_limit: int = 10_000,
         in_child: InChild = lambda path, name: False,
         begin: bool = True,
+        turns: int = 2_000,
         **top: Any,
     ) -> None:
         self.plan: Plan = load_plan({"name": "w", "steps": numbered(*steps), **_keys(top)}, KINDS, parse_template)
         self.clock = ManualClock()
         self.slots = slots
         self.foreach_limit = foreach_limit
+        self.turns = turns
         self.in_child = in_child
         self.rates = Rates()
         self.stored = StoredRun(self.plan, self.clock.now(), output_limit)
@@ -102,8 +104,10 @@ class Driven:
             30_000,
             self.stored.output_limit,
             self._prepare,
-            self.rates.reserve,
-            self.foreach_limit,
+            reserve=self.rates.reserve,
+            enter=self.rates.enter,
+            foreach_limit=self.foreach_limit,
+            turns=self.turns,
         )
 
     def _prepare(self, run: RunSnapshot, at: StepRun | None, name: str) -> Prepared | None:

@@ -435,6 +435,17 @@ def test_who_lacks_a_slot_goes_before_who_comes_later() -> None:
     assert run.running() == ["d"] and not run.last.starved
 
 
+def test_a_long_loop_without_side_effects_is_decided_in_pieces() -> None:
+    items = {"items": list(range(100)), "max_parallel": 100, "steps": [give("y", "${{ $item }}")]}
+    run = Driven({"id": "each", "foreach": items}, turns=30)
+    pieces = 1
+    while run.state != "SUCCEEDED":
+        assert run.run.owner == OWNER and run.last.wake_at == run.clock.now()
+        run.die() if pieces == 2 else run.decide(ev.TimePassed())
+        pieces += 1
+    assert run.output_of("each") == list(range(100)) and pieces == 4
+
+
 def test_a_run_is_held_by_who_decides_while_something_is_under_way() -> None:
     run = Driven({"parallel": [act("a"), {"id": "w", "wait": {"for": "1h"}}]})
     assert run.run.owner == OWNER and run.state == "RUNNING"
