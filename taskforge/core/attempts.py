@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 PROBE, JUDGED = "probe", "judged"
 """`StepRun.stage` of a QUEUED step: its probe runs; or its own `retry` condition is being evaluated."""
 
-MISSED_MS = 1_000
-"""How long after the time that a rate limit gave an attempt may still begin on it."""
-
 
 class Attempts(Rows, ABC):
     """Takes up steps, begins their attempts and ends them."""
@@ -49,9 +46,12 @@ class Attempts(Rows, ABC):
     # ---- a step's turn
 
     def _admit_ready(self) -> None:
-        """Take up all steps whose turn has come. Those that found no free slot before go first."""
+        """Take up the steps whose turn has come. Those that found no free slot before go first."""
         hungry = self.run.hungry
         while True:
+            if self._turns <= 0:
+                self._is_paused = bool(self._ready) or (bool(hungry) and self._slots > 0)
+                return
             if hungry and self._slots > 0:
                 self._admit(hungry.pop(next(iter(hungry))))
             elif self._ready:
@@ -72,6 +72,7 @@ class Attempts(Rows, ABC):
         if at.step.kind.role == "action" and self._slots <= 0:
             self._starve(at)
             return
+        self._turns -= 1
         self._running()
         prepared = self.context.prepare(self.run, at, "")
         if prepared is None:
@@ -128,25 +129,32 @@ class Attempts(Rows, ABC):
 
     def _begin_attempt(self, at: StepRun, value: JSON) -> None:
         """Begin an attempt, when the step's rate limit admits it now. The time that the limit gave is kept in the row:
-        asked again after every load, it would always give a later one. A time that was missed (the server was down) is
-        asked for again: else all that were missed would be made up for at once."""
+        asked again after every load, it would always give a later one."""
         limit = at.step.rate_limit
         if limit is not None:
             key, value = f"{self.run.workflow}/{at.step.id}/{dumps(value['key'])}", value["config"]
-            admitted_at = at.data.get("admitted_at") if isinstance(at.data, dict) else None
-            if admitted_at is None or self.now - admitted_at > MISSED_MS:
+            if not (isinstance(at.data, dict) and "admitted_at" in at.data):
                 due, stored = self.context.reserve(key, limit, self.now)
                 self.changes.rates[key] = stored
                 at.data = {"admitted_at": due}
                 self.touch(at)
                 if due > self.now:
-                    at.available_at = due
-                    self.changes.journal.append({"step": at.path, "code": "RATE_LIMITED", "until": due})
+                    self._wait_for_rate(at, due)
                     return
         if self._slots <= 0:
             self._starve(at)
             return
+        if limit is not None:
+            due = self.context.enter(key, limit, self.now)
+            if due > self.now:
+                self._wait_for_rate(at, due)
+                return
         self._lease(at, value)
+
+    def _wait_for_rate(self, at: StepRun, due: int) -> None:
+        at.available_at = due
+        self.touch(at)
+        self.changes.journal.append({"step": at.path, "code": "RATE_LIMITED", "until": due})
 
     def _lease(self, at: StepRun, value: JSON) -> None:
         """From the commit on, this process alone may carry the attempt out."""

@@ -367,6 +367,32 @@ def test_a_run_that_is_not_begun_in_time_is_cancelled(tmp_path: Path) -> None:
         assert len(stage.target.requests("/q")) == 1
 
 
+def test_who_waits_for_a_slot_costs_nothing_and_its_times_are_kept(tmp_path: Path) -> None:
+    with running_stage(tmp_path, engine__max_attempts_in_flight=1) as stage:
+        stage.target.answer("/one", Answer(hold=True), Answer())
+        call = "{id: call, http: {url: '{url}/one'}}"
+        limited = call.replace("call,", "call, timeout: 1h,")
+        stage.publish(
+            f"name: busy\nsteps: [{call}]\n",
+            f"name: step-time\nsteps: [{call.replace('call,', 'call, timeout: 600ms,')}]\n",
+            f"name: run-time\ntimeout: 600ms\nsteps: [{{id: nap, wait: {{for: 1ms}}}}, {call}]\n",
+            f"name: beside\nsteps: [{{id: both, parallel: [{{id: nap, wait: {{for: 600ms}}}}, {limited}]}}]\n",
+        )
+        busy = stage.start("busy")
+        stage.target.await_requests(1, "/one")
+        runs = [stage.start(name) for name in ("step-time", "run-time", "beside")]
+        stage.reach(runs[2], "nap", "WAITING")
+        before = cpu_seconds(stage.server.pid)
+        began = time.monotonic()
+        assert stage.end(runs[0], "FAILED")["error"]["code"] == "STEP_TIMEOUT"
+        assert stage.end(runs[1], "FAILED")["error"]["code"] == "RUN_TIMEOUT"
+        stage.reach(runs[2], "nap", "SUCCEEDED")
+        assert cpu_seconds(stage.server.pid) - before <= max(0.15, (time.monotonic() - began) / 4)
+        stage.target.release("/one")
+        stage.end(busy)
+        stage.end(runs[2])
+
+
 # ---- state
 
 
