@@ -46,9 +46,12 @@ class Attempts(Rows, ABC):
     # ---- a step's turn
 
     def _admit_ready(self) -> None:
-        """Take up all steps whose turn has come. Those that found no free slot before go first."""
+        """Take up the steps whose turn has come. Those that found no free slot before go first."""
         hungry = self.run.hungry
         while True:
+            if self._turns <= 0:
+                self._is_paused = bool(self._ready) or (bool(hungry) and self._slots > 0)
+                return
             if hungry and self._slots > 0:
                 self._admit(hungry.pop(next(iter(hungry))))
             elif self._ready:
@@ -69,6 +72,7 @@ class Attempts(Rows, ABC):
         if at.step.kind.role == "action" and self._slots <= 0:
             self._starve(at)
             return
+        self._turns -= 1
         self._running()
         prepared = self.context.prepare(self.run, at, "")
         if prepared is None:
@@ -135,13 +139,22 @@ class Attempts(Rows, ABC):
                 at.data = {"admitted_at": due}
                 self.touch(at)
                 if due > self.now:
-                    at.available_at = due
-                    self.changes.journal.append({"step": at.path, "code": "RATE_LIMITED", "until": due})
+                    self._wait_for_rate(at, due)
                     return
         if self._slots <= 0:
             self._starve(at)
             return
+        if limit is not None:
+            due = self.context.enter(key, limit, self.now)
+            if due > self.now:
+                self._wait_for_rate(at, due)
+                return
         self._lease(at, value)
+
+    def _wait_for_rate(self, at: StepRun, due: int) -> None:
+        at.available_at = due
+        self.touch(at)
+        self.changes.journal.append({"step": at.path, "code": "RATE_LIMITED", "until": due})
 
     def _lease(self, at: StepRun, value: JSON) -> None:
         """From the commit on, this process alone may carry the attempt out."""

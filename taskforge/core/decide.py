@@ -56,7 +56,7 @@ class Decision(RunEnding):
                     self._admit_ready()
             _HANDLERS[type(event)](self, event)
             self._admit_ready()
-        if not self.run.ended and self._is_overdue():
+        if not self.run.ended and not self._is_paused and self._is_overdue():
             self._check_time()
             self._admit_ready()
         self._settle()
@@ -285,7 +285,8 @@ class Decision(RunEnding):
             if at.deadline_at is not None and at.deadline_at <= self.now:
                 self._time_out(at)
             elif at.state is StepState.QUEUED:
-                self._ready.append(at)
+                if at.path not in run.hungry:
+                    self._ready.append(at)
             elif at.state is StepState.WAITING and at.available_at is not None and at.available_at <= self.now:
                 kind = at.step.kind
                 assert isinstance(kind, ControlKind | ActionKind)

@@ -291,6 +291,7 @@ FAILURE_CODES: dict[str, str] = {
     "CRASH_LOOP": "the server died each time it ran this step, at last while nothing else ran",
     "CANCELLED": "the run was cancelled",
     "NEED_FAILED": "a step that this one needs failed",
+    "TOO_MANY_ITEMS": "a `foreach` was given more items than the limit",
     "REPEAT_EXHAUSTED": "a `repeat` reached its `max` before its condition was true",
     "UNKNOWN_OUTCOME": "an attempt of an `effect: once` step may have taken effect, so it was not sent again",
     "WAIT_TIMEOUT": "the signal that the step waited for did not come in time",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from taskforge.core.errors import Failure
@@ -37,7 +37,8 @@ class Context:
 
     `slots`: attempts that may begin now. `prepare(run, step, name)` makes an evaluation in process, or returns None
     where it needs the jq child; the empty name is the step's turn; without a step it is one of the run itself.
-    `reserve(key, limit, now)` gives the time at which a rate limit admits one more attempt, and what to store of it.
+    `reserve(key, limit, now)` gives the time at which a rate limit admits one more attempt, and what to store of it;
+    `enter(key, limit, now)` is asked when that time has come, and says `now`, or when to ask again.
     `mask` takes the values of secrets out of what an action was given, before any of it is stored.
     """
 
@@ -50,11 +51,26 @@ class Context:
     prepare: Callable[[RunSnapshot, StepRun | None, str], Prepared | None]
     reserve: Callable[[str, RateLimit, int], tuple[int, int]] = lambda key, limit, now: (now, now)
     foreach_limit: int = 10_000
+    enter: Callable[[str, RateLimit, int], int] = lambda key, limit, now: now
     mask: Callable[[JSON], JSON] = lambda value: value
+    turns: int = 2_000
+    """Steps whose turn is taken in one decision; with more the run is decided again at once, so that a long loop
+    without side effects neither holds up others nor makes one huge transaction."""
 
 
 class IllegalTransition(AssertionError):
     """A decision tried a transition that the table does not have: a bug, never a person's mistake."""
+
+
+@dataclass(slots=True)
+class _Look:
+    """What is to come in a run: the times at which steps begin attempts, for which they need slots; all other times;
+    whether something of it is going on here; whether every step that has begun waits."""
+
+    active: bool
+    waiting: bool
+    slot_times: list[int] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
 
 
 class Rows:
@@ -66,6 +82,8 @@ class Rows:
         self.now = context.now
         self._slots = context.slots
         self._ready: deque[StepRun] = deque()
+        self._turns = context.turns
+        self._is_paused = False
         self._given_back: set[str] = set()
         self._origin: dict[str, tuple[StepRun, str | None]] = {}
         self._texts: dict[str, str] = {}
@@ -76,7 +94,17 @@ class Rows:
     def _shape(self) -> tuple[Any, ...]:
         run = self.run
         ending = None if run.ending is None else run.ending.phase
-        return (run.owner, run.due_at, run.suspect, run.state, run.generation, run.needs_slot, run.place, ending)
+        return (
+            run.owner,
+            run.due_at,
+            run.suspect,
+            run.state,
+            run.generation,
+            run.needs_slot,
+            run.latest_at,
+            run.place,
+            ending,
+        )
 
     # ---- transitions
 
@@ -122,27 +150,31 @@ class Rows:
         """Decide whether the run stays in memory, and else when something is due in it."""
         run = self.run
         self.changes.starved = bool(run.hungry)
+        run.needs_slot, run.latest_at = False, None
         if run.ended:
             run.owner = run.due_at = None
-            run.needs_slot = False
             return
-        times, active, waiting, needs_slot = self._look_around()
-        if active:
-            run.owner, run.due_at, run.needs_slot = self.context.owner, None, False
+        look = self._look_around()
+        times = [*look.times, *look.slot_times]
+        if look.active:
+            run.owner, run.due_at = self.context.owner, None
             self.changes.wake_at = min((time for time in times if time > self.now), default=None)
+            if self._is_paused:
+                self.changes.wake_at = self.now
         elif run.place is not None and not run.placed:
             # Without a place the run is due when the store gives it one; only its patience ends by itself.
-            run.owner, run.needs_slot = None, False
+            run.owner = None
             run.due_at = self._queue_deadline()
             if run.plan.concurrency is not None and run.plan.concurrency.on_limit == "skip":
                 # When the store has no place for it, its next take-up ends it.
                 run.due_at = self.now
         else:
             run.owner = None
-            run.needs_slot = needs_slot
             # Without any time only a signal moves the run; it is looked at once a day all the same.
             run.due_at = min(times, default=self.now + IDLE_MS)
-        if waiting and not active and run.state is RunState.RUNNING:
+            if look.slot_times:
+                run.needs_slot, run.latest_at = True, min(look.times, default=None)
+        if look.waiting and not look.active and run.state is RunState.RUNNING:
             self._move_run(RunState.WAITING)
 
     def _is_overdue(self) -> bool:
@@ -157,36 +189,29 @@ class Rows:
                 return True
         return run.deadline_at is not None and run.deadline_at <= now and run.ending is None
 
-    def _look_around(self) -> tuple[list[int], bool, bool, bool]:
-        """Return when something is due, and whether the run is active, only waits, or only lacks slots."""
+    def _look_around(self) -> _Look:
         run = self.run
-        active = run.preparing is not None
-        waiting = needs_slot = bool(run.live)
-        times: list[int] = []
+        look = _Look(active=run.preparing is not None or self._is_paused, waiting=bool(run.live))
         for at in run.live.values():
             if at.attempt is not None or at.preparing:
-                active = True
+                look.active = True
             elif at.available_at is not None and at.stage is None:
-                times.append(at.available_at)
+                needs_slot = at.state is StepState.QUEUED and at.step.kind.role == "action"
+                (look.slot_times if needs_slot else look.times).append(at.available_at)
             if at.deadline_at is not None:
-                times.append(at.deadline_at)
-                needs_slot = False
-            if at.state is StepState.WAITING:
-                needs_slot = False
-            elif at.state is not StepState.RUNNING or at.step.kind.role != "control":
-                waiting = False
-                needs_slot = needs_slot and at.step.kind.role == "action"
+                look.times.append(at.deadline_at)
+            if at.state is not StepState.WAITING and (
+                at.state is not StepState.RUNNING or at.step.kind.role != "control"
+            ):
+                look.waiting = False
         if run.deadline_at is not None and run.ending is None:
-            times.append(run.deadline_at)
-            needs_slot = False
-        if not run.live and not active:
-            if run.start_at is not None:
-                times.append(run.start_at)
-            needs_slot = False
+            look.times.append(run.deadline_at)
+        if not run.live and not look.active and run.start_at is not None:
+            look.times.append(run.start_at)
         deadline = self._queue_deadline()
         if deadline is not None:
-            times.append(deadline)
-        return times, active, waiting, needs_slot
+            look.times.append(deadline)
+        return look
 
     def _queue_deadline(self) -> int | None:
         run = self.run
@@ -254,6 +279,7 @@ def _run_record(run: RunSnapshot, output: str | None) -> RunRecord:
         run.place,
         int(run.placed),
         int(run.undone),
+        run.latest_at,
     )
 
 

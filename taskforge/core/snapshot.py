@@ -87,6 +87,7 @@ class RunRecord(NamedTuple):
     place: str | None = None
     placed: int = 0
     undone: int = 0
+    latest_at: int | None = None
 
 
 class SignalRecord(NamedTuple):
@@ -223,6 +224,8 @@ class RunSnapshot:
     placed: bool = False
     undone: bool = False
     needs_slot: bool = False
+    """What is due at `due_at` needs a slot; without one the run is looked at at `latest_at`, if that is not None."""
+    latest_at: int | None = None
     parent: JSON = None
     """For a child run: `{"key", "run", "path", "signal"}` of the step that started it."""
     signals: list[SignalRecord] = field(default_factory=list)

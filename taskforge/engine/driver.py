@@ -301,6 +301,7 @@ class Driver:
             output_limit=executor.output_limit,
             prepare=drivers.expressions.prepare,
             reserve=drivers.rates.reserve,
+            enter=drivers.rates.enter,
             foreach_limit=drivers.foreach_limit,
             mask=drivers.expressions.stored.mask,
         )

@@ -140,11 +140,15 @@ class Executor:
     def slots_for(self, run: RunSnapshot, *, new: bool = False) -> int:
         """Return how many attempts the run may begin now."""
         key = run.key
-        if self.held and (run.workflow in self.held or "*" in self.held):
+        if self.holds(run.workflow):
             return 0
         if self.stopping or (self.alone is not None and self.alone != key) or (new and self.backlog):
             return 0
         return max(0, self._limit - self.in_flight)
+
+    def holds(self, workflow: str) -> bool:
+        """Return whether a workflow is held back, by itself or with everything."""
+        return bool(self.held) and (workflow in self.held or "*" in self.held)
 
     @property
     def free(self) -> int:
@@ -161,17 +165,21 @@ class Executor:
         self.offer()
 
     def offer(self) -> None:
-        """Hand free slots to whom waits for one."""
+        """Hand free slots to whom waits for one; who is held back waits on."""
         if self.alone is not None:
             if self.in_flight == 0:
                 self.on_free()
             return
         free = self.free
+        held: list[Driver] = []
         while free > 0 and self._starved:
             driver = self._starved.popleft()
-            if driver.is_open:
+            if driver.is_open and self.holds(driver.run.workflow):
+                held.append(driver)
+            elif driver.is_open:
                 driver.post(ev.TimePassed())
                 free -= 1
+        self._starved.extendleft(reversed(held))
         if free > 0:
             self.on_free()
 

@@ -45,6 +45,7 @@ def to_snapshot(rows: RunRows, plan: Plan) -> RunSnapshot:
         placed=bool(record.placed),
         undone=bool(record.undone),
         needs_slot=bool(record.needs_slot),
+        latest_at=record.latest_at,
         parent=_value(row.parent),
         signals=list(rows.signals),
     )

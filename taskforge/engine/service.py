@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Literal, Protocol
 
@@ -126,16 +127,14 @@ class Service(ValueCalls, TriggerCalls):
         plan = definition.plan
         if name is not None and plan.name != name:
             raise NameMismatch(f"the document is named {plan.name!r}, the request says {name!r}; make them the same")
-        async with self._triggers.changing:
+        async with self._changing(plan.name):
             document = await self._same_as_newest(plan.name, definition.document) or dumps(definition.document)
             specs = self._triggers.specs(plan)
             published = await self._store.publish_workflow(
                 plan.name, document, definition.source, media, plan.description, self._clock.now(), specs
             )
-            self._starts.forget_workflow(plan.name)
         if published.changed:
             self._plans.keep(plan.name, published.version, plan)
-            await self._triggers.changed()
         return published, list(definition.warnings)
 
     async def _same_as_newest(self, name: str, document: JSON) -> str | None:
@@ -149,19 +148,25 @@ class Service(ValueCalls, TriggerCalls):
 
     async def set_enabled(self, name: str, enabled: bool) -> WorkflowRow:
         """Disabled: it starts no run. Enabled again, its schedules begin now: what was missed is not made up for."""
-        async with self._triggers.changing:
+        async with self._changing(name):
             before = await self._store.get_workflow(name)
             specs = self._triggers.specs(await self._plans.get(name, before.version)) if enabled else []
-            row = await self._store.set_enabled(name, enabled, self._clock.now(), specs)
-            self._starts.forget_workflow(name)
-        await self._triggers.changed()
-        return row
+            return await self._store.set_enabled(name, enabled, self._clock.now(), specs)
 
     async def delete_workflow(self, name: str) -> None:
-        async with self._triggers.changing:
+        async with self._changing(name):
             await self._store.delete_workflow(name, self._clock.now())
+
+    @asynccontextmanager
+    async def _changing(self, name: str) -> AsyncIterator[None]:
+        """One definition is changed; then everybody looks again. Also when whoever asked has gone away, or it failed:
+        it may be stored all the same."""
+        try:
+            async with self._triggers.changing:
+                yield
+        finally:
             self._starts.forget_workflow(name)
-        await self._triggers.changed()
+            await asyncio.shield(self._drivers.spawn(self._triggers.changed()))
 
     async def get_workflow(self, name: str) -> tuple[WorkflowRow, VersionRow]:
         row = await self._store.get_workflow(name)

@@ -52,6 +52,10 @@ class Pending(NamedTuple):
         return self.new, self.changes
 
 
+_PAUSE_S = 1.0
+"""Pause before the store is asked again whether it has stored a run whose caller has gone away."""
+
+
 class Starts:
     """Starts runs. Workflow rows are cached: this process is the only one that changes them on SQLite."""
 
@@ -62,10 +66,13 @@ class Starts:
         self._plans = plans
         self.input_limit = input_limit
         self._workflows: dict[str, WorkflowRow] = {}
+        self._changes = 0
+        """How often a workflow was changed: what was read before the last time is not kept."""
         self.stopping = False
 
     def forget_workflow(self, name: str) -> None:
         """The workflow has changed: read it anew."""
+        self._changes += 1
         self._workflows.pop(name, None)
 
     async def start_run(self, request: StartRequest) -> StartedRun:
@@ -130,8 +137,10 @@ class Starts:
             raise ShuttingDown("the server is shutting down; try again when it is back")
         row = self._workflows.get(name)
         if row is None:
+            changes = self._changes
             row = await self._store.get_workflow(name)
-            self._workflows[name] = row
+            if changes == self._changes:
+                self._workflows[name] = row
         if not row.enabled:
             raise WorkflowDisabled(f"workflow {name!r} is disabled; enable it to start runs")
         version = version if version is not None else row.version
@@ -210,11 +219,19 @@ class Starts:
             self._drivers.spawn(self._take_over(driver.run.id))
 
     async def _take_over(self, run_id: str) -> None:
-        try:
-            await self._store.ping()
-            row = await self._store.get_run(run_id)
-        except (NotFound, Unavailable):
-            return
+        while True:
+            try:
+                # What was queued before this is stored, or it never will be.
+                await self._store.ping()
+                row = await self._store.get_run(run_id)
+            except NotFound:
+                return
+            except Unavailable:
+                if self._drivers.giving_up:
+                    return
+                await asyncio.sleep(_PAUSE_S)
+            else:
+                break
         if row.record.owner is not None:
             driver = await self._drivers.obtain(row.key)
             driver.post(ev.TakenUp())

@@ -44,7 +44,7 @@ def missing_reason(run: RunSnapshot, path: str) -> Reason:
 
 def _of_the_run(run: RunSnapshot, around: Surroundings) -> Iterator[Reason]:
     executor, since = around.executor, run.started_at or run.created_at
-    if _is_held(run, executor):
+    if executor.holds(run.workflow):
         what = "everything" if "*" in executor.held else "the workflow"
         yield Reason("HELD", since, None, True, f"{what} is held back: no attempt begins until it is released")
     if executor.alone is not None and executor.alone != run.key:
@@ -58,10 +58,6 @@ def _of_the_run(run: RunSnapshot, around: Surroundings) -> Iterator[Reason]:
         yield Reason("DELAYED", run.created_at, None, True, until=run.start_at)
     elif run.place is not None and not run.placed:
         yield _place(run, around)
-
-
-def _is_held(run: RunSnapshot, executor: Executor) -> bool:
-    return "*" in executor.held or run.workflow in executor.held
 
 
 def _place(run: RunSnapshot, around: Surroundings) -> Reason:
@@ -101,7 +97,7 @@ def _of_a_queued_step(run: RunSnapshot, at: StepRun, around: Surroundings) -> Re
             words = f"the last attempt failed ({at.error.code}), and there is another one later"
             return Reason("RETRY_SCHEDULED", at.ready_at, at.path, True, words, due, error=at.error.code)
         return Reason("RATE_LIMITED", at.ready_at, at.path, True, until=due)
-    if _is_held(run, around.executor):
+    if around.executor.holds(run.workflow):
         return None
     if at.step.kind.role == "action" and around.executor.slots_for(run) <= 0:
         return Reason("NO_SLOT", at.ready_at, at.path, True)

@@ -270,8 +270,8 @@ class Store(TriggerStore, ValueStore, Protocol):
     ) -> list[RunRows]:
         """Take at most `limit` runs that nobody holds and in which something is due (`due_at` ≤ now), by priority and
         then by time: `owner` is set, `due_at` cleared, the revision counted up. Runs with `suspect` > 0 are returned
-        only with `suspects`, and then only those. Without `slots`, only runs that need none (`needs_slot` = 0) are
-        taken; runs of workflows in `held` never are (`*` stands for all)."""
+        only with `suspects`, and then only those. Without `slots`, only runs that need none (`needs_slot` = 0, or
+        `latest_at` ≤ now) are taken; runs of workflows in `held` never are (`*` stands for all)."""
         ...
 
     async def release_run(self, key: int, revision: int, due_at: int) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.support.following import Event, await_end, await_event, await_step
+from tests.support.following import await_end, await_step
 from tests.support.server import ServerProcess, running_server
 from tests.support.target import Target, running_target
 
@@ -225,14 +225,7 @@ def test_a_link_of_a_cancelled_run_or_an_earlier_generation_is_410(server: Serve
     await_end(server, run)
     assert ask(server, first, {"ok": True})[0] == 410
     assert server.call("POST", f"/v1/runs/{run}/retry", {"from_step": "send"})[0] == 202
-    waits: list[Event] = []
-
-    def waits_again(event: Event) -> bool:
-        if (event.get("step"), event.get("state")) == ("approve", "WAITING"):
-            waits.append(event)
-        return len(waits) == 2
-
-    await_event(server, run, waits_again)
+    await_step(server, run, "approve", "WAITING", times=2)
     second = link_of(server, target, run)
     assert second != first
     status, _, text = ask(server, first, {"ok": True})

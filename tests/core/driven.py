@@ -76,12 +76,14 @@ class Driven:
         foreach_limit: int = 10_000,
         in_child: InChild = lambda path, name: False,
         begin: bool = True,
+        turns: int = 2_000,
         **top: Any,
     ) -> None:
         self.plan: Plan = load_plan({"name": "w", "steps": numbered(*steps), **_keys(top)}, KINDS, parse_template)
         self.clock = ManualClock()
         self.slots = slots
         self.foreach_limit = foreach_limit
+        self.turns = turns
         self.in_child = in_child
         self.rates = Rates()
         self.stored = StoredRun(self.plan, self.clock.now(), output_limit)
@@ -102,8 +104,10 @@ class Driven:
             30_000,
             self.stored.output_limit,
             self._prepare,
-            self.rates.reserve,
-            self.foreach_limit,
+            reserve=self.rates.reserve,
+            enter=self.rates.enter,
+            foreach_limit=self.foreach_limit,
+            turns=self.turns,
         )
 
     def _prepare(self, run: RunSnapshot, at: StepRun | None, name: str) -> Prepared | None:
@@ -120,7 +124,9 @@ class Driven:
         return prepared
 
     def decide(self, *events: ev.Event) -> Changes:
-        freed = sum(isinstance(event, ev.AttemptSucceeded | ev.AttemptFailed | ev.AttemptSuspended) for event in events)
+        ends = ev.AttemptSucceeded | ev.AttemptFailed | ev.AttemptSuspended
+        tokens = {row.record.id for row in self.stored.running}
+        freed = sum(isinstance(event, ends) and event.token in tokens for event in events)
         context = self.context()
         context.slots = min(self.slots, context.slots + freed)
         self.last = decide(self.run, events, context)

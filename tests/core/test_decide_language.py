@@ -382,6 +382,17 @@ def test_what_was_set_aside_is_null_to_the_handlers_until_it_runs_again() -> Non
     assert run.output_of("told") == [None, None]
 
 
+def test_what_was_set_aside_inside_a_block_is_null_as_well() -> None:
+    branch = {"id": "which", "switch": [{"else": [act("x"), act("y")]}]}
+    run = Driven(branch, act("z"), on_failure=[give("told", "${{ [$x, $y] }}")])
+    run.succeed("x", 1)
+    run.succeed("y", 2)
+    run.fail("z")
+    run.retry("x")
+    run.fail("x")
+    assert run.output_of("told") == [None, None]
+
+
 def test_a_retry_from_a_step_of_a_branch_goes_on_in_that_branch() -> None:
     run = Driven({"id": "which", "switch": [{"else": [act("x"), act("y")]}]}, act("z"))
     run.succeed("x")
@@ -422,6 +433,17 @@ def test_who_lacks_a_slot_goes_before_who_comes_later() -> None:
     run.succeed("b")
     run.succeed("c")
     assert run.running() == ["d"] and not run.last.starved
+
+
+def test_a_long_loop_without_side_effects_is_decided_in_pieces() -> None:
+    items = {"items": list(range(100)), "max_parallel": 100, "steps": [give("y", "${{ $item }}")]}
+    run = Driven({"id": "each", "foreach": items}, turns=30)
+    pieces = 1
+    while run.state != "SUCCEEDED":
+        assert run.run.owner == OWNER and run.last.wake_at == run.clock.now()
+        run.die() if pieces == 2 else run.decide(ev.TimePassed())
+        pieces += 1
+    assert run.output_of("each") == list(range(100)) and pieces == 4
 
 
 def test_a_run_is_held_by_who_decides_while_something_is_under_way() -> None:

@@ -139,7 +139,7 @@ def test_a_shutdown_with_a_full_disk_is_in_time_and_loses_nothing(
     target.release("/held")
     began = time.monotonic()
     assert server.terminate() == 0
-    assert time.monotonic() - began < 2 + 1
+    assert time.monotonic() - began < 2 + 2  # the grace, and a busy machine
     disk.clear()
     server.start()
     for run in runs:

@@ -84,7 +84,7 @@ def test_sigterm_under_load_takes_nothing_more_lets_attempts_end_and_loses_nothi
         target.release("/ends-in-time")
         thread.join(20)
         assert codes == [0]
-        assert time.monotonic() - began < 3 + 1
+        assert time.monotonic() - began < 3 + 2  # the grace, and a busy machine
         database = server.home / "taskforge.db"
         check_invariants(database, runs, idle=False)
         attempts = look(

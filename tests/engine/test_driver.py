@@ -178,6 +178,7 @@ async def test_an_outcome_that_was_stored_though_the_store_said_no_is_stored_onc
 async def test_a_start_whose_caller_went_away_is_driven_if_it_was_stored(engine: Engine) -> None:
     workflow = await engine.publish(ONE)
     held = engine.faults.hold("start_run", "after")
+    engine.faults.refuse("ping", Unavailable("busy"))
     asked = asyncio.create_task(engine.service.start_run(StartRequest(workflow)))
     await held.reached.wait()
     asked.cancel()

@@ -53,9 +53,14 @@ async def test_a_new_run_does_not_overtake_those_that_wait(engine: Engine) -> No
         engine.target.answer(f"/{name}", Answer(hold=True))
     runs = await begin(engine, "first", "second", "third")
     await engine.until("/first")
+    # The slot is free, and those who wait are being taken up: the worst moment for them.
+    taking = engine.faults.hold("lease_steps")
     engine.target.release("/first")
-    await engine.until("/second")
+    await taking.reached.wait()
+    assert engine.executor.free == 1
     runs += await begin(engine, "late")
+    taking.let_go()
+    await engine.until("/second")
     engine.target.release("/second")
     await engine.until("/third")
     assert engine.target.keys("/late") == []

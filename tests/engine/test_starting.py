@@ -132,6 +132,26 @@ async def test_what_cannot_be_started_is_refused(engine: Engine) -> None:
     assert engine.executor.in_flight == 0
 
 
+@pytest.mark.parametrize("change", ["publish", "disable"])
+async def test_a_start_that_read_the_workflow_before_it_was_changed_does_not_hide_the_change(
+    engine: Engine, change: str
+) -> None:
+    workflow = await engine.publish(CALL)
+    if change == "disable":
+        await engine.service.set_enabled(workflow, False)
+    read = engine.faults.hold("get_workflow", "after")
+    first = asyncio.create_task(engine.begin(workflow))
+    await read.reached.wait()
+    if change == "publish":
+        await engine.publish(CALL.replace("POST", "PUT"))
+    else:
+        await engine.service.set_enabled(workflow, True)
+    read.let_go()
+    await asyncio.gather(first, return_exceptions=True)
+    run = await engine.end(await engine.begin(workflow))
+    assert run.version == (2 if change == "publish" else 1)
+
+
 # ---- waiting
 
 

@@ -85,6 +85,22 @@ def test_continue_on_error_keeps_the_object() -> None:
     assert run.output_of("after") == [{"a": None, "b": 2}, None, 2]
 
 
+def test_after_a_crash_a_skipped_need_still_stands_for_the_failure_behind_it() -> None:
+    run = Driven(both(act("a"), act("b", needs=["a"]), act("c"), act("d", needs=["b", "c"])))
+    run.fail("a")
+    run.die()
+    run.succeed("c")
+    assert run.state_of("d") == "SKIPPED" and run.state == "FAILED"
+
+
+def test_with_fail_fast_nothing_goes_on_inside_where_the_failure_is_taken() -> None:
+    inner = {"id": "inner", "foreach": {"items": [1, 2], "max_parallel": 2, "steps": [act("x")]}}
+    run = Driven(both(act("a"), inner, fail_fast=True, continue_on_error=True), act("after"))
+    run.fail("a")
+    assert run.running() == ["after"]
+    assert [run.state_of(path) for path in ("inner", "inner[0].x", "inner[1].x")] == ["CANCELLED"] * 3
+
+
 def test_a_crash_changes_nothing() -> None:
     run = Driven(both(act("a"), act("b", needs=["a"]), act("c"), act("d", needs=["c"]), give("e", if_=False)))
     run.fail("a")

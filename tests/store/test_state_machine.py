@@ -259,11 +259,18 @@ class Verbs(RuleBasedStateMachine):
             and (slots or not run.needs_slot)
             and not {run.workflow, "*"} & set(held)
         ]
-        assert self.wait(self.desk.store.next_due(**choice)) == min(
-            (run.due_at or 0 for run in open_to_us), default=None
-        )
+        # Runs that lack a slot are looked at without one when another time of theirs has come.
+        patient = [
+            run
+            for run in self.known.values()
+            if run.latest_at is not None and not (slots or suspects or run.suspect or {run.workflow, "*"} & set(held))
+        ]
+        times = [run.due_at or 0 for run in open_to_us] + [run.latest_at or 0 for run in patient]
+        assert self.wait(self.desk.store.next_due(**choice)) == min(times, default=None)
         due = [run for run in open_to_us if (run.due_at or 0) <= self.clock.now()]
         due.sort(key=lambda run: (-run.priority, run.due_at, run.key))
+        late = [run for run in patient if (run.latest_at or 0) <= self.clock.now()]
+        due += sorted(late, key=lambda run: (run.latest_at, run.key))
         taken = self.wait(self.desk.store.lease_steps(self.desk.owner, self.clock.now(), limit, **choice))
         assert [rows.run.key for rows in taken] == [run.key for run in due[:limit]]
         for rows in taken:

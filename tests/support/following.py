@@ -35,9 +35,16 @@ def await_event(server: ServerProcess, run: str, wanted: Callable[[Event], bool]
     raise AssertionError(f"the run {run} ended without the event that was waited for: {seen}")
 
 
-def await_step(server: ServerProcess, run: str, path: str, state: str) -> Event:
-    """Return when a step of the run has, or had, come to a state."""
-    return await_event(server, run, lambda event: event.get("step") == path and event.get("state") == state)
+def await_step(server: ServerProcess, run: str, path: str, state: str, times: int = 1) -> Event:
+    """Return when a step of the run has, or had, come to a state as often as this."""
+    seen: list[Event] = []
+
+    def wanted(event: Event) -> bool:
+        if (event["event"], event.get("step"), event.get("state")) == ("step", path, state):
+            seen.append(event)
+        return len(seen) == times
+
+    return await_event(server, run, wanted)
 
 
 def await_state(server: ServerProcess, run: str, state: str) -> Event:

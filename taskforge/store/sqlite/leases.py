@@ -32,6 +32,8 @@ def lease_steps(
             for needs_slot in needs:
                 due += session.rows("lease_steps_due", (needs_slot, priority, now, but, left))
             keys += [key for _, key in sorted(due)[:left]]
+        if not slots and len(keys) < limit:
+            keys += [key for (key,) in session.rows("lease_steps_latest", (now, but, limit - len(keys)))]
     session.executemany(session.sql["lease_steps_take"], [(key, owner) for key in keys])
     return keys
 
@@ -47,6 +49,8 @@ def next_due(session: Session, suspects: bool, slots: bool, held: Sequence[str])
     for priority, needs in _priorities(session, slots):
         for needs_slot in needs:
             times += [due_at for (due_at,) in session.rows("next_due", (needs_slot, priority, but))]
+    if not slots:
+        times += [latest_at for (latest_at,) in session.rows("next_latest", (but,))]
     return min(times, default=None)
 
 

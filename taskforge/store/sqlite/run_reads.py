@@ -112,7 +112,7 @@ def _no_run(ref: str) -> NoReturn:
 
 def _run(session: Session, row: Sequence[Any]) -> RunRow:
     """Make a run from its columns, the part that changes, and `large`."""
-    found, large = RunRow._make((*row[:14], RunRecord._make(row[14:28]))), row[28]
+    found, large = RunRow._make((*row[:14], RunRecord._make(row[14:29]))), row[29]
     if large & INPUT:
         found = found._replace(input=fetch_large(session, found.key, "", "input") or "null")
     if large & TRIGGER:

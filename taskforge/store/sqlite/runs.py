@@ -56,8 +56,9 @@ def start_run(
         (
             new.id, new.workflow, number, new.version, run.state, run.generation, changes.revision + 1, run.owner,
             run.due_at, run.suspect, new.priority, new.start_at, new.trigger_type, new.created_at, run.started_at,
-            run.finished_at, new.idempotency_key, new.request_hash, new.lineage, run.needs_slot, run.place, run.placed,
-            run.undone, new.parent_key, told, mask, run.error, new.parent, ending, trigger, input, output,
+            run.finished_at, new.idempotency_key, new.request_hash, new.lineage, run.needs_slot, run.latest_at,
+            run.place, run.placed, run.undone, new.parent_key, told, mask, run.error, new.parent, ending, trigger,
+            input, output,
         ),
     )  # fmt: skip
     key = session.last_insert_rowid()
@@ -84,7 +85,8 @@ def apply_changes(session: Session, changes: Changes, journal: str | None, large
         sql["apply_run"],
         (
             key, changes.revision, run.state, run.generation, run.owner, run.due_at, run.suspect, output, run.error,
-            run.started_at, run.finished_at, run.needs_slot, ending, run.place, run.placed, run.undone, mask,
+            run.started_at, run.finished_at, run.needs_slot, ending, run.place, run.placed, run.undone,
+            run.latest_at, mask,
         ),
     )  # fmt: skip
     if session.changes() != 1:

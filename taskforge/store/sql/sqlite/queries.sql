@@ -57,9 +57,9 @@ RETURNING next_number - 1;
 -- name: start_run_insert
 INSERT INTO runs (
     id, workflow, number, version, state, generation, revision, owner, due_at, suspect, priority, start_at,
-    trigger_type, created_at, started_at, finished_at, idempotency_key, request_hash, lineage, needs_slot, place,
-    placed, undone, parent_key, told, large, error, parent, ending, trigger, input, output
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    trigger_type, created_at, started_at, finished_at, idempotency_key, request_hash, lineage, needs_slot, latest_at,
+    place, placed, undone, parent_key, told, large, error, parent, ending, trigger, input, output
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: start_run_parent
 SELECT runs.state, step_runs.state FROM runs LEFT JOIN step_runs ON step_runs.run = runs.key AND step_runs.path = ?2
@@ -76,8 +76,8 @@ INSERT INTO step_runs (
 -- name: apply_run
 UPDATE runs
 SET state = ?3, generation = ?4, owner = ?5, due_at = ?6, suspect = ?7, output = ?8, error = ?9, started_at = ?10,
-    finished_at = ?11, needs_slot = ?12, ending = ?13, place = ?14, placed = ?15, undone = ?16,
-    large = (large & 3) | ?17, revision = revision + 1
+    finished_at = ?11, needs_slot = ?12, ending = ?13, place = ?14, placed = ?15, undone = ?16, latest_at = ?17,
+    large = (large & 3) | ?18, revision = revision + 1
 WHERE key = ?1 AND revision = ?2;
 
 -- name: apply_step
@@ -205,6 +205,11 @@ WHERE due_at IS NOT NULL AND suspect = 0 AND needs_slot = ? AND priority = ? AND
     AND workflow NOT IN (SELECT value FROM json_each(?))
 ORDER BY due_at, key LIMIT ?;
 
+-- name: lease_steps_latest
+SELECT key FROM runs
+WHERE latest_at <= ? AND +suspect = 0 AND workflow NOT IN (SELECT value FROM json_each(?))
+ORDER BY latest_at, key LIMIT ?;
+
 -- name: lease_steps_suspects
 SELECT key FROM runs
 WHERE due_at IS NOT NULL AND suspect > 0 AND needs_slot <= ? AND due_at <= ?
@@ -212,7 +217,8 @@ WHERE due_at IS NOT NULL AND suspect > 0 AND needs_slot <= ? AND due_at <= ?
 ORDER BY priority DESC, due_at, key LIMIT ?;
 
 -- name: lease_steps_take
-UPDATE runs SET owner = ?2, due_at = NULL, revision = revision + 1 WHERE key = ?1 AND due_at IS NOT NULL;
+UPDATE runs SET owner = ?2, due_at = NULL, latest_at = NULL, revision = revision + 1
+WHERE key = ?1 AND due_at IS NOT NULL;
 
 -- name: lease_steps_give_back
 UPDATE runs SET owner = NULL, due_at = ?3, revision = revision + 1 WHERE key = ?1 AND owner = ?2;
@@ -222,6 +228,11 @@ SELECT due_at FROM runs
 WHERE due_at IS NOT NULL AND suspect = 0 AND needs_slot = ? AND priority = ?
     AND workflow NOT IN (SELECT value FROM json_each(?))
 ORDER BY due_at, key LIMIT 1;
+
+-- name: next_latest
+SELECT latest_at FROM runs
+WHERE latest_at IS NOT NULL AND +suspect = 0 AND workflow NOT IN (SELECT value FROM json_each(?))
+ORDER BY latest_at, key LIMIT 1;
 
 -- name: next_due_suspect
 SELECT min(due_at) FROM runs
@@ -271,19 +282,19 @@ UPDATE runs SET owner = NULL, due_at = ?2, suspect = ?3, revision = revision + 1
 -- name: run_by_key
 SELECT key, id, number, workflow, version, trigger, trigger_type, input, created_at, priority, start_at, revision,
     lineage, parent, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, needs_slot,
-    ending, place, placed, undone, large
+    ending, place, placed, undone, latest_at, large
 FROM runs WHERE key = ?;
 
 -- name: run_by_id
 SELECT key, id, number, workflow, version, trigger, trigger_type, input, created_at, priority, start_at, revision,
     lineage, parent, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, needs_slot,
-    ending, place, placed, undone, large
+    ending, place, placed, undone, latest_at, large
 FROM runs WHERE id = ?;
 
 -- name: run_by_number
 SELECT key, id, number, workflow, version, trigger, trigger_type, input, created_at, priority, start_at, revision,
     lineage, parent, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, needs_slot,
-    ending, place, placed, undone, large
+    ending, place, placed, undone, latest_at, large
 FROM runs WHERE workflow = ? AND number = ?;
 
 -- name: steps_of_run
@@ -320,7 +331,7 @@ SELECT count(*) FROM step_runs WHERE run = ?;
 -- name: list_runs_newest
 SELECT key, id, number, workflow, version, trigger, trigger_type, input, created_at, priority, start_at, revision,
     lineage, parent, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, needs_slot,
-    ending, place, placed, undone, large
+    ending, place, placed, undone, latest_at, large
 FROM runs
 WHERE key < ?1 AND key >= ?2 AND created_at BETWEEN ?3 AND ?4 AND (?5 IS NULL OR trigger_type = ?5)
 ORDER BY key DESC LIMIT ?6;
@@ -328,7 +339,7 @@ ORDER BY key DESC LIMIT ?6;
 -- name: list_runs_of_workflow
 SELECT key, id, number, workflow, version, trigger, trigger_type, input, created_at, priority, start_at, revision,
     lineage, parent, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, needs_slot,
-    ending, place, placed, undone, large
+    ending, place, placed, undone, latest_at, large
 FROM runs
 WHERE workflow = ?7 AND number <= ?8 AND key < ?1 AND key >= ?2 AND created_at BETWEEN ?3 AND ?4
     AND (?5 IS NULL OR trigger_type = ?5) AND (?9 IS NULL OR state IN (SELECT value FROM json_each(?9)))
@@ -337,7 +348,7 @@ ORDER BY number DESC LIMIT ?6;
 -- name: list_runs_in_state
 SELECT key, id, number, workflow, version, trigger, trigger_type, input, created_at, priority, start_at, revision,
     lineage, parent, state, generation, owner, due_at, suspect, output, error, started_at, finished_at, needs_slot,
-    ending, place, placed, undone, large
+    ending, place, placed, undone, latest_at, large
 FROM runs
 WHERE state = ?7 AND key < ?1 AND key >= ?2 AND created_at BETWEEN ?3 AND ?4 AND (?5 IS NULL OR trigger_type = ?5)
     AND (?8 IS NULL OR workflow = ?8)

@@ -50,8 +50,9 @@ CREATE TABLE runs (
     idempotency_key TEXT,
     request_hash TEXT,
     lineage TEXT,
-    -- What the run lacks is only a slot of the executor.
+    -- 1: what is due at `due_at` needs a slot of the executor; without one the run is looked at at `latest_at`.
     needs_slot INTEGER NOT NULL CHECK (needs_slot IN (0, 1)),
+    latest_at INTEGER,
     -- Its place in `concurrency`, whether it holds it, and the limit that it asked under.
     place TEXT,
     placed INTEGER NOT NULL CHECK (placed IN (0, 1)),
@@ -74,6 +75,8 @@ CREATE TABLE runs (
 
 -- lease_steps, next_due: work that nobody holds.
 CREATE INDEX runs_due ON runs (suspect, needs_slot, priority DESC, due_at, key, workflow) WHERE due_at IS NOT NULL;
+-- The same while no slot is free.
+CREATE INDEX runs_latest ON runs (latest_at, key, workflow, suspect) WHERE latest_at IS NOT NULL;
 -- rescue_leases, register_node: what a process holds.
 CREATE INDEX runs_owner ON runs (owner) WHERE owner IS NOT NULL;
 -- start_run: an Idempotency-Key starts one run.
