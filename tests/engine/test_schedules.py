@@ -10,7 +10,7 @@ import pytest
 
 from taskforge.core.clock import from_rfc3339, to_rfc3339
 from taskforge.core.errors import StoreFull
-from taskforge.store.triggered import ScheduleRow
+from taskforge.store.triggered import Firing, ScheduleRow
 from tests.engine.engine import Engine, open_engine
 from tests.support.clock import ManualClock
 from tests.support.faulty_store import FaultyStore
@@ -155,7 +155,8 @@ async def test_two_schedulers_on_one_database_fire_each_slot_once(engine: Engine
 async def test_a_held_workflow_fires_nothing_and_makes_up_for_it_by_its_policy(engine: Engine) -> None:
     await engine.apply(document())
     await engine.apply(document("cron: '0 * * * *', catch_up: none", "strict"))
-    await engine.call("PUT", "/v1/hold", {"held": True})
+    for name in ("w", "strict"):
+        await engine.call("PATCH", f"/v1/workflows/{name}", {"held": True})
     for _ in range(3):
         await engine.tick(HOUR)
     assert await engine.runs() == []
@@ -163,7 +164,8 @@ async def test_a_held_workflow_fires_nothing_and_makes_up_for_it_by_its_policy(e
     assert [code for _, code, _ in codes(shown)] == ["SLOT_HELD"] * 3
     assert (shown["held"], shown["overdue"]) == (True, False)
     engine.clock.advance(10 * MINUTE)
-    await engine.call("PUT", "/v1/hold", {"held": False})
+    for name in ("w", "strict"):
+        await engine.call("PATCH", f"/v1/workflows/{name}", {"held": False})
     await engine.tick()
     assert await slots(engine) == ["13:00+"]
     assert codes(await engine.schedule()) == [("11:00", "SLOT_SUPERSEDED", 2), ("13:00", "SLOT_LATE", 1)]
@@ -264,8 +266,6 @@ async def test_the_rules_of_zones_are_applied_anew_at_each_start(tmp_path: Path,
     async with open_engine(path, clock) as engine:
         await engine.apply(document())
         (row,) = await engine.store.list_schedules(None, 0, 10)
-        from taskforge.store.triggered import Firing
-
         # As an older rule had it.
         await engine.store.fire_schedule(
             Firing(row.id, row.cursor, row.cursor, row.next_at + HOUR if row.next_at else 0)
