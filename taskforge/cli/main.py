@@ -31,9 +31,8 @@ SECTIONS = {
     "Values and triggers": {
         "secret": Place("taskforge.cli.values", "secret", "Secrets: sealed values, seen as $secrets.NAME."),
         "var": Place("taskforge.cli.values", "var", "Variables: settings, seen as $vars.NAME."),
-        "trigger": Place(
-            "taskforge.cli.trigger", "trigger", "Send a webhook to a trigger, signed as its sender would."
-        ),
+        "trigger": Place("taskforge.cli.trigger", "trigger", "Send a webhook to a trigger, signed as by its sender."),
+        "deliveries": Place("taskforge.cli.deliveries", "deliveries", "The webhook inbox: list, show, replay."),
         "schedule": Place("taskforge.cli.schedule", "schedule", "Cron triggers: list, next times, a simulation."),
     },
     "Runs": {

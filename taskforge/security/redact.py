@@ -32,7 +32,8 @@ class _Form:
     def __init__(self, text: str, mask: str) -> None:
         self.mask = mask
         self.anchor = max(_PLAIN_RUN.findall(text), key=len, default="")
-        self.pattern = re.compile("".join(map(_spellings, _UNITS.findall(text))))
+        units = _UNITS.findall(text)
+        self.pattern = re.compile("".join(map(_spellings, units, ["", *units])))
 
 
 class Masker:
@@ -112,8 +113,8 @@ def _base64_core(raw: bytes, before: int) -> str:
     return encoded[(before * 8 + 5) // 6 : (before + len(raw)) * 8 // 6]
 
 
-def _spellings(character: str) -> str:
-    """A pattern of all ways in which one character, or a run of backslashes, may be written."""
+def _spellings(character: str, before: str) -> str:
+    """A pattern of all ways in which one character, or a run of backslashes, may be written behind what is `before`."""
     if character.isascii() and character.isalnum():
         return character
     if character[0] == "\\":
@@ -121,16 +122,18 @@ def _spellings(character: str) -> str:
         count = len(character)
         return rf"(?:\\{{{count},}}+|(?:%(?:25)?5[cC]|&#92;){{{count}}})"
     raw = character.encode("utf-8", "surrogatepass")
+    # A run of backslashes has taken the one that begins an escape.
+    fewest = 0 if before[:1] == "\\" else 1
     found = [
         "".join(f"%(?:25)?(?i:{byte:02x})" for byte in raw),
-        "".join(rf"\\{{1,4}}u(?i:{unit})" for unit in _utf16(character)),
+        "".join(rf"\\{{{fewest},4}}u(?i:{unit})" for unit in _utf16(character)),
         f"&#0*{ord(character)};",
         f"&#[xX]0*(?i:{ord(character):x});",
         # One backslash or three: JSON inside JSON.
         r"\\{0,4}+" + re.escape(character),
     ]
     if character in _SHORT_ESCAPES:
-        found.append(rf"\\{{1,4}}{_SHORT_ESCAPES[character]}")
+        found.append(rf"\\{{{fewest},4}}{_SHORT_ESCAPES[character]}")
     if character in _ENTITIES:
         found.append(f"&{_ENTITIES[character]};")
     if character == " ":

@@ -197,9 +197,9 @@ def _read_item(kind: _Kind, item: str, column: int, remarks: list[str]) -> tuple
         # Cron takes it, and it is nearly always a mistake: `*/90` is not every 90 minutes.
         often = {"minute": f'; every {step} minutes is "@every {step}m"', "hour": f'; or "@every {step}h"'}
         remarks.append(f'the {kind.name} "{item}" matches only {low}{often.get(kind.name, "")}')
-    word = str(low) if low == high else f"{low}-{high}"
-    word = "*" if base == "*" else word
-    return set(range(low, high + 1, step)), f"{word}/{step}" if slash else word
+    values = set(range(low, high + 1, step))
+    # For cronsim a range is spelt out; the * stays, as day fields that begin with it must both match.
+    return values, item if base == "*" else ",".join(map(str, sorted(values)))
 
 
 def _special(kind: _Kind, item: str, column: int) -> str | None:

@@ -10,7 +10,9 @@ from taskforge.api.routes import ROUTES
 from tests.api.asgi import request
 from tests.api.gate import ADMIN, TokenBook, make_gate
 
-PUBLIC = {"/healthz", "/readyz", "/openapi.json", "/docs", "/hooks/-/resume/{token}"}
+PUBLIC = {
+    "/healthz", "/readyz", "/openapi.json", "/docs", "/hooks/-/resume/{token}", "/hooks/{workflow}/{trigger}",
+}  # fmt: skip
 PROTECTED = [route for route in ROUTES if route.scope is not None]
 SAMPLES = {"{name}": "uptime", "{run}": "uptime%231", "{id}": "x_1", "{n}": "1", "{signal}": "go", "{key}": "cursor"}
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, cast
 from pydantic import BaseModel
 
 from taskforge.core import events as ev
+from taskforge.core.clock import SystemClock
 from taskforge.core.decide import decide
 from taskforge.core.definition import load_plan
 from taskforge.core.errors import Failure
@@ -20,10 +21,13 @@ from taskforge.core.rows import Context
 from taskforge.core.snapshot import Changes, RunSnapshot, StepRun
 from taskforge.engine.evaluation import Expressions
 from taskforge.engine.rates import Rates
+from taskforge.engine.values import StoredValues
 from taskforge.engine.workflow_state import WorkflowState
 from taskforge.expressions.evaluator import Evaluator
 from taskforge.expressions.template import parse_template
+from taskforge.security.secrets import SecretBox
 from taskforge.steps.registry import built_in_kinds
+from taskforge.store.protocol import Store
 from tests.core.stored_run import StoredRun
 from tests.support.clock import ManualClock
 
@@ -118,7 +122,8 @@ class Driven:
     @staticmethod
     def _evaluate(run: RunSnapshot, at: StepRun | None, name: str) -> Prepared:
         # Every expression of these tests compiles in process: there is no jq child to ask.
-        expressions = Expressions(cast(Evaluator, None), cast(WorkflowState, None))
+        stored = StoredValues(cast(Store, None), SystemClock(), SecretBox(b"k" * 32))
+        expressions = Expressions(cast(Evaluator, None), cast(WorkflowState, None), stored)
         prepared = expressions.prepare(run, at, name)
         assert prepared is not None
         return prepared

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from taskforge.core.clock import to_rfc3339
 from tests.support.crashing_server import CrashingServer, crashing_server
 from tests.support.faulty_store import WRITE_VERBS
 from tests.support.invariants import check_invariants
@@ -48,6 +50,22 @@ COUNTING = """
 name: counting
 steps: [{id: keep, set_state: {key: "${{ $input.at }}", value: "${{ $input.at }}", expected: null}}]
 output: ${{ $keep }}
+"""
+HOOK = """
+name: {name}
+triggers:
+  hook: {{webhook: {{verify: none, dedupe: "${{{{ $trigger.headers[\\"idempotency-key\\"] }}}}"}}}}
+steps: [{{id: a, transform: 1}}]
+"""
+ONCE = """
+name: {name}
+triggers: {{soon: {{at: "{at}"}}}}
+steps: [{{id: a, transform: 1}}]
+"""
+FOLLOWS = """
+name: {name}-follows
+triggers: {{end: {{on_run: {{workflow: {name}}}}}}}
+steps: [{{id: a, transform: 1}}]
 """
 BRIEF = "name: {name}\nsteps: [{{id: a, transform: {value}}}]\n"
 
@@ -272,6 +290,51 @@ def a_value_is_compared_and_set_once(stage: Stage) -> None:
     assert (run["state"], run["output"]) == ("SUCCEEDED", stage.at)
 
 
+# ---- what triggers start
+
+
+@dies_at("accept_delivery 1")
+def a_delivery_is_stored_with_its_run_or_comes_again(stage: Stage) -> None:
+    stage.call("POST", "/v1/workflows", HOOK.format(name=stage.at).encode())
+    stage.die("POST", f"/hooks/{stage.at}/hook", {"n": 1}, stage.at)
+    status, again = stage.server.call("POST", f"/hooks/{stage.at}/hook", {"n": 1}, {"Idempotency-Key": stage.at})
+    assert status == (202 if stage.when == "before" else 200)
+    stage.acknowledged.append(again["id"])
+    assert stage.shown(again["id"])["state"] == "SUCCEEDED"
+    assert [run["id"] for run in stage.call("GET", f"/v1/runs?workflow={stage.at}")["items"]] == [again["id"]]
+    states = [row["state"] for row in stage.call("GET", f"/v1/deliveries?workflow={stage.at}")["items"]]
+    assert states == (["ACCEPTED"] if stage.when == "before" else ["DUPLICATE", "ACCEPTED"])
+
+
+@dies_at("fire_schedule 1")
+def a_slot_starts_one_run(stage: Stage) -> None:
+    stage.arm()
+    at = to_rfc3339(round(time.time() * 1000) + 700)
+    stage.try_call("POST", "/v1/workflows", ONCE.format(name=stage.at, at=at).encode())
+    stage.revive()
+    runs = await_runs(stage, stage.at)
+    assert [run["trigger"]["scheduled_at"] for run in runs] == [at]
+
+
+@dies_at("start_on_end 1")
+def an_end_starts_one_run(stage: Stage) -> None:
+    for document in (BRIEF.format(name=stage.at, value=1), FOLLOWS.format(name=stage.at)):
+        stage.call("POST", "/v1/workflows", document.encode())
+    stage.die_running(stage.at)
+    run = stage.begin(stage.at)
+    (follower,) = await_runs(stage, f"{stage.at}-follows")
+    assert follower["trigger"]["run"] == run
+
+
+def await_runs(stage: Stage, workflow: str) -> list[Shown]:
+    """The runs of a workflow as soon as there is one, when they have ended."""
+    deadline = time.monotonic() + 20
+    while not (found := stage.call("GET", f"/v1/runs?workflow={workflow}")["items"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return [stage.shown(run["id"]) for run in found]
+
+
 # ---- what people store
 
 
@@ -350,6 +413,8 @@ def test_a_death_between_request_and_answer_repeats_the_request_once_with_its_ke
 NOT_CALLED = {
     "release_run": "the engine takes no run without deciding",
     "prune_runs": "retention has no setting yet",
+    "prune_deliveries": "retention runs each hour",
+    "prune_slots": "retention runs each hour",
 }
 
 

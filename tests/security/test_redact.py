@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskforge.security.redact import Masker
@@ -18,6 +18,8 @@ from taskforge.security.redact import Masker
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=4, max_size=40)
 
 
+@example("00\\\xa0", "", "", 0)
+@example('ab\\\\"\n\\x', "", "", 0)
 @given(TEXT, st.text(max_size=10), st.text(max_size=10), st.integers(0, 2))
 def test_every_spelling_of_a_value_is_masked(value: str, before: str, after: str, shift: int) -> None:
     masker = Masker([("KEY", value)])

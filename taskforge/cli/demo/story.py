@@ -15,7 +15,9 @@ from typing import Any
 from taskforge.cli.client import Client
 from taskforge.cli.command import Session
 from taskforge.cli.connection import Connection
+from taskforge.cli.demo import triggers
 from taskforge.cli.demo.target import ORDERS, Target
+from taskforge.cli.demo.triggers import Fired, fire
 from taskforge.cli.failure import CommandError, Exit
 from taskforge.cli.process import ServerChild
 from taskforge.cli.render import Cell, Paint, state
@@ -86,8 +88,12 @@ class _Story:
         self._kill_while("fetch")
         self._kill_while("notify")
         run = self._await_end(run_id)
+        assert self.client is not None
+        fired = fire(self.client, self.clock)
+        hook, slot = f"{triggers.NAME}#{fired.hook['number']}", fired.cron["trigger"]["scheduled_at"]
+        self._act("a signed webhook, sent twice, started ", Paint(hook, "bold"), "; the slot ", slot[11:19], " another")
         self._show(run)
-        return self._judge(run)
+        return self._judge(run, fired)
 
     # ---- the acts
 
@@ -157,7 +163,7 @@ class _Story:
             self._say(Paint(f"  {(at - created) / 1000:>7.3f}s  ", "dim"), *cells)
         self._say()
 
-    def _judge(self, run: dict[str, Any]) -> int:
+    def _judge(self, run: dict[str, Any], fired: Fired) -> int:
         """Check what is promised; say it, line by line."""
         attempts = [attempt for step in run["steps"] for attempt in step["attempts"]]
         lost = sum(attempt["state"] == "LOST" for attempt in attempts)
@@ -178,6 +184,14 @@ class _Story:
                 run["output"] == expected and all(loads(body) == {"open": expected} for body in sent),
                 "every digit of the order numbers arrived",
             ),
+            (
+                fired.hook["output"] == ["webhook", 12345678901234567893] and fired.again and fired.refused,
+                "webhook: verified and run once; its second arrival was known, a wrong signature refused",
+            ),
+            (
+                fired.cron["output"] == ["cron", fired.cron["trigger"]["scheduled_at"]],
+                "cron: the slot has its run",
+            ),
         ]
         for good, words in findings:
             self._say(Paint("✔" if good else "✘", "green" if good else "bad"), " ", words)
@@ -185,7 +199,8 @@ class _Story:
         took = self.clock.monotonic() - self.began
         if self.session.machine:
             facts = {"passed": passed, "killed": len(self.kills), "resumed": self.resumes, "lost_attempts": lost}
-            self.session.screen.document({**facts, "took_s": round(took, 1), "run": run})
+            runs = {"run": run, "webhook_run": fired.hook, "cron_run": fired.cron}
+            self.session.screen.document({**facts, "took_s": round(took, 1), **runs})
         if not passed:
             raise CommandError("the demo found something that should not be", lines=self._last_words())
         self._say(Paint(f"{took:.1f} s; nothing is left of it. Your own server: taskforge up", "dim"))

@@ -102,7 +102,8 @@ def list_deliveries(session: Session, chosen: DeliveryFilter) -> DeliveryPage:
         return DeliveryPage([], None)
     top = min(highest + 1, 2**62 if chosen.cursor is None else chosen.cursor)
     bottom = lowest if chosen.text is None else max(lowest, top - SEARCHED)
-    text = None if chosen.text is None else chosen.text.lower()
+    # As SQLite's lower() does: ASCII letters only.
+    text = None if chosen.text is None else chosen.text.encode().lower().decode()
     bindings: tuple[Any, ...] = (top, bottom, chosen.trigger, chosen.state, text, chosen.limit + 1)
     if chosen.workflow is None:
         rows = session.rows("list_deliveries", bindings)
