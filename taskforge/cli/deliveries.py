@@ -16,7 +16,9 @@ _STATES = ("ACCEPTED", "FILTERED", "DUPLICATE", "FAILED")
 
 @click.group("deliveries", cls=Group, default="list")
 def deliveries() -> None:
-    """The webhook inbox: every verified delivery, as it came, and the run that it started."""
+    """The webhook inbox: what came, byte for byte.
+
+    Every verified delivery, and the run that it started."""
 
 
 @deliveries.command(

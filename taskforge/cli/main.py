@@ -29,11 +29,15 @@ SECTIONS = {
         "state": Place("taskforge.cli.workflow_state", "state", "A workflow's state: values that outlive its runs."),
     },
     "Values and triggers": {
-        "secret": Place("taskforge.cli.values", "secret", "Secrets: sealed values, seen as $secrets.NAME."),
-        "var": Place("taskforge.cli.values", "var", "Variables: settings, seen as $vars.NAME."),
-        "trigger": Place("taskforge.cli.trigger", "trigger", "Send a webhook to a trigger, signed as by its sender."),
-        "deliveries": Place("taskforge.cli.deliveries", "deliveries", "The webhook inbox: list, show, replay."),
-        "schedule": Place("taskforge.cli.schedule", "schedule", "Cron triggers: list, next times, a simulation."),
+        "secret": Place(
+            "taskforge.cli.values", "secret", "Secrets: sealed values, seen as $secrets.NAME in every workflow."
+        ),
+        "var": Place("taskforge.cli.values", "var", "Variables: settings, seen as $vars.NAME in every workflow."),
+        "trigger": Place(
+            "taskforge.cli.trigger", "trigger", "Send a webhook to a trigger, signed as its sender would."
+        ),
+        "deliveries": Place("taskforge.cli.deliveries", "deliveries", "The webhook inbox: what came, byte for byte."),
+        "schedule": Place("taskforge.cli.schedule", "schedule", "Cron triggers: when they fire, and why they did not."),
     },
     "Runs": {
         "run": Place("taskforge.cli.run", "run", "Start a run."),

@@ -21,7 +21,10 @@ _LATE = {"SLOT_LATE": "yellow", "SLOT_HELD": "yellow", "SLOT_FAILED": "bad", "SL
 
 @click.group("schedule", cls=Group, default="list")
 def schedule() -> None:
-    """Cron triggers: when they fire, what was decided about past slots, and what a range of time would bring."""
+    """Cron triggers: when they fire, and why they did not.
+
+    What was decided about past slots, and what a range of time would bring.
+    """
 
 
 @schedule.command(

@@ -370,6 +370,47 @@ def a_workflow_is_deleted_or_not(stage: Stage) -> None:
     assert stage.server.call("POST", f"{path}/runs", {})[0] == (202 if stage.when == "before" else 404)
 
 
+@dies_at("put_secret 1")
+def a_secret_is_stored_or_not(stage: Stage) -> None:
+    stage.die("PUT", f"/v1/secrets/{stored_name(stage)}", {"value": "opaque value"})
+    names = [row["name"] for row in stage.call("GET", "/v1/secrets")["items"]]
+    assert (stored_name(stage) in names) == (stage.when == "after")
+
+
+@dies_at("delete_secret 1")
+def a_secret_is_deleted_or_not(stage: Stage) -> None:
+    path = f"/v1/secrets/{stored_name(stage)}"
+    stage.call("PUT", path, {"value": "opaque value"})
+    stage.die("DELETE", path)
+    names = [row["name"] for row in stage.call("GET", "/v1/secrets")["items"]]
+    assert (stored_name(stage) in names) == (stage.when == "before")
+
+
+@dies_at("put_var 1")
+def a_variable_is_changed_or_not(stage: Stage) -> None:
+    path = f"/v1/vars/{stored_name(stage)}"
+    stage.call("PUT", path, {"value": 1})
+    stage.die("PUT", path, {"value": 2})
+    assert variables(stage)[stored_name(stage)] == (1 if stage.when == "before" else 2)
+
+
+@dies_at("delete_var 1")
+def a_variable_is_deleted_or_not(stage: Stage) -> None:
+    path = f"/v1/vars/{stored_name(stage)}"
+    stage.call("PUT", path, {"value": 1})
+    stage.die("DELETE", path)
+    assert (stored_name(stage) in variables(stage)) == (stage.when == "before")
+
+
+def stored_name(stage: Stage) -> str:
+    """A name for what this story stores."""
+    return stage.at.replace("-", "_").upper()
+
+
+def variables(stage: Stage) -> dict[str, Any]:
+    return {row["name"]: row["value"] for row in stage.call("GET", "/v1/vars")["items"]}
+
+
 @dies_at("discard_dead_letter 1")
 def a_dead_letter_is_discarded_or_open(stage: Stage) -> None:
     stage.script("first", Answer(400))

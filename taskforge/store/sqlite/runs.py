@@ -8,6 +8,7 @@ from typing import Final, NoReturn
 from taskforge.core.errors import IdempotencyMismatch, LeaseLost, NotFound, WorkflowDisabled
 from taskforge.core.jsontext import loads
 from taskforge.core.snapshot import Changes
+from taskforge.core.states import RUN_TERMINAL
 from taskforge.store.protocol import NewRun, StartedRun
 from taskforge.store.sqlite.connection import Session
 from taskforge.store.sqlite.consequences import consequences, told_of_start
@@ -65,8 +66,9 @@ def start_run(
     if changes.steps:
         session.insert("start_run_step", step_rows(key, changes.steps, large))
     _write_rest(session, key, changes, journal, large)
-    # A run that begins has no children and holds no place yet.
-    due_at = None if changes.claim is None else consequences(session, key, changes)
+    # A run that begins has no children and holds no place yet; one may follow its end all the same.
+    follows = changes.claim is not None or run.state in RUN_TERMINAL
+    due_at = consequences(session, key, changes) if follows else None
     return StartedRun(new.id, key, number, run.state, True, due_at)
 
 

@@ -1,0 +1,36 @@
+"""What all verbs of the store share: the writer, the readers, and the texts of a decision."""
+
+from __future__ import annotations
+
+import asyncio
+
+from taskforge.core.jsontext import dumps
+from taskforge.core.snapshot import Changes
+from taskforge.store.protocol import NewRun
+from taskforge.store.sqlite.large import Encoded, encode, find_large
+from taskforge.store.sqlite.readers import Readers
+from taskforge.store.sqlite.writer import Writer
+
+_ENCODE_HERE = 32_768
+"""Characters of large values up to which they are compressed on the event loop; more go to a reader's thread."""
+
+
+class Verbs:
+    """Base of the classes that `SqliteStore` is made of."""
+
+    def __init__(self, writer: Writer, readers: Readers) -> None:
+        self._writer = writer
+        self._readers = readers
+
+    async def _encode(self, changes: Changes, new: NewRun | None = None) -> Encoded | None:
+        values = find_large(changes, new)
+        if not values:
+            return None
+        if sum(len(text) for _, _, text in values) <= _ENCODE_HERE:
+            return encode(values)
+        return await asyncio.to_thread(encode, values)
+
+
+def journal_of(changes: Changes) -> str | None:
+    """The journal's entries as one text, or None without any."""
+    return dumps(changes.journal) if changes.journal else None
