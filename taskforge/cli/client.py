@@ -32,8 +32,11 @@ class Answer(NamedTuple):
 class Client:
     """Calls of the API, by what they do. Paths and shapes are those of the interface, section 5."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, patience_s: float | None = None) -> None:
+        """`patience_s`: how long an answer may take, where that is not the usual minute."""
         self.connection = connection
+        self._answer_s = patience_s or _ANSWER_S
+        self._connect_s = min(self._answer_s, _CONNECT_S)
         self._http: HttpClient | None = None
 
     def close(self) -> None:
@@ -154,7 +157,7 @@ class Client:
             return self._http.request(method, url, **request)
         except httpx2.TimeoutException as error:
             early = isinstance(error, httpx2.ConnectTimeout)
-            words = f"does not answer within {_CONNECT_S if early else _ANSWER_S:g} s"
+            words = f"does not answer within {self._connect_s if early else self._answer_s:g} s"
             raise self._unreachable(words, started=not early) from None
         except httpx2.ConnectError as error:
             raise self._unreachable(f"cannot be reached: {_reason(error)}") from None
@@ -170,7 +173,7 @@ class Client:
         return httpx2.Client(
             base_url=url,
             headers={"user-agent": f"taskforge/{__version__}", "accept": "application/json"},
-            timeout=httpx2.Timeout(_ANSWER_S, connect=_CONNECT_S),
+            timeout=httpx2.Timeout(self._answer_s, connect=self._connect_s),
             # A proxy is for other machines; to this one the way is always direct.
             trust_env=not is_loopback(url),
             # Without TLS nothing is verified; reading the certificates would cost a tenth of a second.

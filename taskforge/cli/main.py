@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 
@@ -48,6 +49,7 @@ SECTIONS = {
     "More": {
         "token": Place("taskforge.cli.tokens", "token", "Create, list and revoke API tokens."),
         "db": Place("taskforge.cli.db", "db", "Check the database file."),
+        "completion": Place("taskforge.cli.completion", "completion", "Print the script that completes commands in a shell."),
         "version": Place("taskforge.cli.server", "version", "Print the program's version."),
     },
 }
@@ -64,6 +66,8 @@ def run_command_line(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code. Never lets an exception out."""
     screen = Screen()
     session = Session(screen)
+    if arguments[:1] == ["__complete"]:
+        return _complete(arguments[1:], session)
     code: int = Exit.DONE
     try:
         code = _run(arguments, session)
@@ -76,6 +80,16 @@ def run_command_line(arguments: Sequence[str]) -> int:
     finally:
         session.close()
     return int(code)
+
+
+def _complete(arguments: Sequence[str], session: Session) -> int:
+    """Answer a shell that completes a line. Whatever is wrong, the line stays as it is."""
+    from taskforge.cli.completing import complete
+
+    with contextlib.suppress(Exception, KeyboardInterrupt):
+        complete(root, session, arguments)
+        session.close()
+    return Exit.DONE
 
 
 def _run(arguments: Sequence[str], session: Session) -> int:
