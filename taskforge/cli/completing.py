@@ -53,7 +53,7 @@ def complete(root: Root, session: Session, arguments: Sequence[str]) -> None:
         words = split_line(text)
         quoted = "'\"" if words and _opened(text) else ""
     elif shell == "fish" and words:
-        words = [*words[:-1], (split_line(f"_ {words[-1]}")[1:] or [""])[-1]]
+        words = [*words[:-1], (split_line(f"_ {words[-1]}") or [""])[-1]]
     line = read_line(root, session, words)
     for candidate in candidates(line, session) if line is not None else ():
         session.screen.raw(_shown(candidate, line, shell, breaks, bool(quoted)))
@@ -70,7 +70,8 @@ def split_line(text: str) -> list[str]:
     except ValueError:
         words.append(lexer.token.lstrip("'\"") if lexer.token else "")
         ended = False
-    return [*words, ""][1:] if ended else words[1:]
+    words = [*words, ""] if ended else words
+    return words[1:]
 
 
 def read_line(root: Root, session: Session, words: Sequence[str]) -> Line | None:

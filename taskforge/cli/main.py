@@ -49,7 +49,9 @@ SECTIONS = {
     "More": {
         "token": Place("taskforge.cli.tokens", "token", "Create, list and revoke API tokens."),
         "db": Place("taskforge.cli.db", "db", "Check the database file."),
-        "completion": Place("taskforge.cli.completion", "completion", "Print the script that completes commands in a shell."),
+        "completion": Place(
+            "taskforge.cli.completion", "completion", "Print the script that completes commands in a shell."
+        ),
         "version": Place("taskforge.cli.server", "version", "Print the program's version."),
     },
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.forked_cli import ForkedCli, forked_cli
 from tests.support.server import ServerProcess, running_server
 
 GREET = """\
@@ -55,4 +56,11 @@ def server(tmp_path_factory: pytest.TempPathFactory, files: Path) -> Iterator[Se
     """A server that has these workflows."""
     with running_server(tmp_path_factory.mktemp("served")) as found:
         assert found.run_cli("apply", str(files)).returncode == 0
+        yield found
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedCli]:
+    """The command line as processes that start in milliseconds."""
+    with forked_cli(tmp_path_factory.mktemp("program")) as found:
         yield found
