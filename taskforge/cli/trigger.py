@@ -87,7 +87,7 @@ def _find_verify(session: Session, workflow: str, name: str) -> Any:
 def _secret(config: Any, file: str | None, *, stdin: bool) -> str:
     from taskforge.cli.secret_text import read_secret
 
-    return read_secret(config.secrets[0] if config.secrets else "the secret", file, stdin=stdin)
+    return read_secret(config.secrets[0] if config.secrets else "the secret", file, stdin=stdin, option="--secret-file")
 
 
 def _content(text: str) -> bytes:

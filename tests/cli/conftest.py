@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.prepared import World
 from tests.support.forked_cli import ForkedCli, forked_cli
 from tests.support.server import ServerProcess, running_server
 
@@ -64,3 +65,11 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedCli]:
     """The command line as processes that start in milliseconds."""
     with forked_cli(tmp_path_factory.mktemp("program")) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory, forked: ForkedCli) -> Iterator[World]:
+    """A server with history, for the examples of the help texts."""
+    folder = tmp_path_factory.mktemp("world")
+    with running_server(folder) as found:
+        yield World(found, forked, folder).prepare()
