@@ -19,6 +19,7 @@ _CODES = {400: Exit.USAGE, 401: Exit.UNREACHABLE, 403: Exit.UNREACHABLE, 404: Ex
           413: Exit.USAGE, 415: Exit.USAGE, 421: Exit.UNREACHABLE, 422: Exit.USAGE}  # fmt: skip
 _LISTS = {"workflows": "workflow list", "runs": "runs list", "dead-letters": "dead list", "tokens": "token list",
           "secrets": "secret list", "vars": "var list"}  # fmt: skip
+_NO_SUCH_CALL = "there is nothing at this address"  # as the server says it of a path that no route has
 _CONNECT_S = 5.0
 _ANSWER_S = 60.0
 _MEDIA = {"yaml": "application/yaml", "json": "application/json"}
@@ -38,6 +39,7 @@ class Client:
         self._answer_s = patience_s or _ANSWER_S
         self._connect_s = min(self._answer_s, _CONNECT_S)
         self._http: HttpClient | None = None
+        self.answered = False
 
     def close(self) -> None:
         if self._http is not None:
@@ -144,9 +146,11 @@ class Client:
         if not answer.content:
             return Answer(answer.status_code, None)
         try:
-            return Answer(answer.status_code, _value(answer.content))
+            body = _value(answer.content)
         except (JsonError, ValueError, RecursionError):
             raise self._stranger(answer) from None
+        self.answered = True
+        return Answer(answer.status_code, body)
 
     def _send(self, method: str, url: str, **request: Any) -> Response:
         import httpx2
@@ -161,7 +165,9 @@ class Client:
             raise self._unreachable(words, started=not early) from None
         except httpx2.ConnectError as error:
             raise self._unreachable(f"cannot be reached: {_reason(error)}") from None
-        except (httpx2.TransportError, httpx2.InvalidURL, UnicodeError) as error:
+        except httpx2.DecodingError as error:
+            raise self._unreachable(f"sends what cannot be read: {_reason(error)}", started=True) from None
+        except (httpx2.RequestError, httpx2.InvalidURL, UnicodeError) as error:
             raise self._unreachable(f"broke the connection off: {_reason(error)}", started=True) from None
 
     def _open(self) -> HttpClient:
@@ -198,6 +204,23 @@ class Client:
             code=Exit.UNREACHABLE,
         )
 
+    def misunderstood(self, error: Exception) -> CommandError:
+        """For an answer whose shape is not the expected one: another version, or another kind of server."""
+        from taskforge import __version__
+
+        try:
+            other = self.server_version()
+        except CommandError:
+            other = None
+        if other == __version__:
+            hint = (
+                "this is a fault of taskforge; repeat with `python -X dev -m taskforge …` to see where, and report it"
+            )
+        else:
+            hint = f"it says that its version is {other or 'nothing'}; this program is {__version__}. Use the same"
+        what = f"the answer of {self.connection.url} is not of the shape that is expected"
+        return CommandError(f"{what} ({type(error).__name__}: {error})", hint=hint, code=Exit.UNREACHABLE)
+
     def _refusal(self, answer: Response) -> CommandError:
         problem = _problem(answer)
         if not problem:
@@ -211,6 +234,8 @@ class Client:
         if status == 404:
             kind = answer.request.url.path.removeprefix("/v1/").partition("/")[0]
             hint = f"what there is: taskforge {_LISTS[kind]}" if kind in _LISTS else None
+            if message == _NO_SUCH_CALL:
+                hint = "the server may be of another version than this program: taskforge status shows both"
         return CommandError(
             message,
             hint=str(hint) if hint else None,

@@ -37,6 +37,11 @@ class Session:
         return self._client
 
     @property
+    def asked(self) -> bool:
+        """Has a server answered this command?"""
+        return self._client is not None and self._client.answered
+
+    @property
     def machine(self) -> bool:
         """Is the answer wanted as one document?"""
         return self.screen.form != "table"

@@ -1,7 +1,7 @@
 """What could come next on a command line: commands, options, choices, files, and names that the server knows.
 
-The scripts of `taskforge completion` call `taskforge __complete SHELL …`. Nothing here fails: a line that makes no sense,
-and a server that is not there, have no candidates.
+The scripts of `taskforge completion` call `taskforge __complete SHELL …`. Nothing here fails: a line that makes no
+sense, and a server that is not there, have no candidates.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def complete(root: Root, session: Session, arguments: Sequence[str]) -> None:
     elif shell == "fish" and words:
         words = [*words[:-1], (split_line(f"_ {words[-1]}") or [""])[-1]]
     line = read_line(root, session, words)
-    for candidate in candidates(line, session) if line is not None else ():
+    if line is None:
+        return
+    for candidate in candidates(line, session):
         session.screen.raw(_shown(candidate, line, shell, breaks, bool(quoted)))
 
 

@@ -13,7 +13,11 @@ from taskforge.cli.completing import Candidate
 _MOST = 200
 _UNFINISHED = "QUEUED,RUNNING,WAITING"
 # Where a command is for some runs only: their states.
-_STATES = {("runs", "cancel"): _UNFINISHED, ("runs", "signal"): _UNFINISHED, ("runs", "retry"): "FAILED,CANCELLED"}
+_STATES: Mapping[tuple[str, ...], str] = {
+    ("runs", "cancel"): _UNFINISHED,
+    ("runs", "signal"): _UNFINISHED,
+    ("runs", "retry"): "FAILED,CANCELLED",
+}
 
 
 class Asked(NamedTuple):

@@ -117,6 +117,8 @@ def _run(arguments: Sequence[str], session: Session) -> int:
     except Exception as error:
         if sys.flags.dev_mode:
             raise
+        if session.asked and isinstance(error, (LookupError, TypeError, AttributeError, ValueError)):
+            raise session.client.misunderstood(error) from None
         raise CommandError(
             f"this is a fault of taskforge itself: {type(error).__name__}: {error}",
             hint="repeat the command with `python -X dev -m taskforge …` to see where, and report it",

@@ -1,7 +1,7 @@
 """A world in which every example of the help texts can run: a server with history, a directory of files, programs.
 
-Names in examples stand for things: `uptime#42` becomes a run in the state that the command is for, `dead_0199` a dead letter,
-and so on. `PREPARATIONS` says what else an example needs; what cannot run here at all is in `SKIPPED`, each with its reason.
+Names in examples stand for things: `uptime#42` becomes a run in the state that the command is for, `dead_0199` a dead
+letter, and so on. `PREPARATIONS` says what else an example needs; what cannot run here is in `SKIPPED`, with reasons.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 from taskforge.cli.command import Command
 from taskforge.cli.reference import entries
 from tests.support.forked_cli import ForkedCli
-from tests.support.server import ServerProcess, clean_environ
+from tests.support.server import ServerProcess, clean_environ, running_server
 
 _UPTIME = """\
 name: uptime
@@ -99,6 +99,8 @@ SKIPPED: Mapping[str, str] = {
 
 # Commands that have a home, or a server, to themselves: what they do would be felt by the others.
 _OWN_HOME = ("init", "up", "down", "serve", "db", "doctor", "service")
+# Those of them for which the home must have seen a server.
+_USED_HOME = ("db",)
 # Commands that go on until they are told to stop: what they say when they are there.
 _ENDLESS = {"taskforge serve": "is ready"}
 # Runs by what a command is for.
@@ -121,11 +123,8 @@ PREPARATIONS: Mapping[str, tuple[str, ...]] = {
     "taskforge deliveries -q --state FAILED | xargs taskforge deliveries replay": ("{failed delivery}",),
     "taskforge dead -q | xargs taskforge dead retry": ("taskforge run probe --wait || true",),
     "taskforge down": ("taskforge up --port 0",),
-    "taskforge db": ("taskforge up --port 0", "taskforge down"),
     "taskforge completion fish > ~/.config/fish/completions/taskforge.fish": ("mkdir -p ~/.config/fish/completions",),
 }
-# What an example leaves changed for the others.
-_RESTORED = ("workflow delete", "workflow hold", "workflow disable", "--prune", "secret delete", "var delete")
 
 
 @dataclass
@@ -136,6 +135,7 @@ class World:
     cli: ForkedCli
     folder: Path
     _count: int = 0
+    _desk: tuple[Path, dict[str, str]] | None = None
     _kept: dict[str, str] = field(default_factory=dict)
 
     def stand(self, line: str) -> tuple[Path, dict[str, str]]:
@@ -154,8 +154,18 @@ class World:
         environ = clean_environ(here / "home") if alone else dict(self.server.environ)
         if alone:
             environ["TASKFORGE_SERVER__PORT"] = "0"
+        if any(line.startswith(f"taskforge {group}") for group in _USED_HOME):
+            shutil.copytree(self.used_home(), here / "home")
         path = f"{self.cli.program.parent}:{programs}:{os.environ['PATH']}"
         return here, environ | {"PATH": path, "HOME": str(here)}
+
+    def used_home(self) -> Path:
+        """The home of a server that has ended."""
+        if not (self.folder / "used").exists():
+            (self.folder / "used").mkdir()
+            with running_server(self.folder / "used") as server:
+                server.terminate()
+        return self.folder / "used" / "home"
 
     def meant(self, line: str) -> str:
         """The example with things that are there in the place of names that stand for them."""
@@ -205,22 +215,23 @@ class World:
         assert status == 201, made
         return str(made["id"])
 
-    def restore(self) -> None:
-        """Make the server as it was before any example."""
-        for name in ("uptime", "issue-digest", "nightly-report", "deploy", "probe"):
-            status, answer = self.server.call("PUT", f"/v1/workflows/{name}", _FILES[f"workflows/{name}.yaml"].encode())
-            assert status in (200, 201), answer
-            self.server.call("PATCH", f"/v1/workflows/{name}", {"enabled": True, "held": False})
-        self.server.call("PUT", "/v1/hold", {"held": False})
-        self.server.call("PUT", "/v1/secrets/GITHUB_SECRET", {"value": _SECRET})
-        self.server.call("PUT", "/v1/secrets/GITHUB_TOKEN", {"value": "a token of some length"})
-        self.server.call("PUT", "/v1/vars/ACTIONS", {"value": ["opened"]})
-        self.server.call("PUT", "/v1/vars/API_URL", {"value": "https://api.example.com"})
+    def restore(self, line: str = "workflow delete") -> None:
+        """Make the server as it was before this example."""
+        if any(words in line for words in ("workflow delete", "--prune")):
+            for name in ("uptime", "issue-digest", "nightly-report", "deploy", "probe"):
+                document = _FILES[f"workflows/{name}.yaml"].encode()
+                status, answer = self.server.call("PUT", f"/v1/workflows/{name}", document)
+                assert status in (200, 201), answer
+        elif any(words in line for words in ("workflow hold", "workflow disable")):
+            self.server.call("PATCH", "/v1/workflows/uptime", {"enabled": True, "held": False})
+            self.server.call("PUT", "/v1/hold", {"held": False})
 
     def prepare(self) -> World:
         for version in (1, 2):
             self.server.call("PUT", "/v1/workflows/uptime", _UPTIME.format(version=version).encode())
         self.restore()
+        self.server.call("PUT", "/v1/secrets/GITHUB_SECRET", {"value": _SECRET})
+        self.server.call("PUT", "/v1/vars/ACTIONS", {"value": ["opened"]})
         self.run("uptime", "ended")
         self.run("uptime", "failed")
         self.delivery()
@@ -228,33 +239,50 @@ class World:
         return self
 
     def arguments(self, path: str) -> list[str]:
-        """Arguments with which the command does something now; what else its example needs has been done."""
+        """Arguments with which the command does something now."""
         line = sample(path)
         assert line is not None, f"{path} needs an example that is one plain call"
-        meant = self.meant(line)
+        return shlex.split(self.meant(line))[1:]
+
+    def sampled(self, path: str) -> list[str]:
+        """Arguments of the command, whose names may stand for nothing: for servers that know nothing."""
+        return shlex.split(sample(path) or "")[1:]
+
+    def call(
+        self,
+        path: str,
+        *more: str,
+        arguments: Sequence[str] | None = None,
+        environ: Mapping[str, str | None] | None = None,
+        gone: bool = False,
+        **settings: Any,
+    ) -> subprocess.CompletedProcess[str]:
+        """The command as in its first plain example, with `more` arguments, in a directory with the files.
+
+        `environ` changes the environment, None takes a variable out of it. `gone`: the directory is not there any more.
+        """
+        line = sample(path) or ""
+        if gone or path.split()[1] in _OWN_HOME:
+            here, around = self.stand(line)
+        else:
+            here, around = self._desk or self.stand("")
+            self._desk = here, around
+        given = self.arguments(path) if arguments is None else arguments
         for before in _before(line):
             if not before.endswith("|") and not before.startswith("{"):
-                here, environ = self.stand(before)
-                _shell(before, here, environ)
-        return shlex.split(meant)[1:]
-
-    def call(self, path: str, *more: str, **settings: Any) -> subprocess.CompletedProcess[str]:
-        """The command as in its first plain example, with more arguments, in a directory with the files."""
-        line = sample(path) or ""
-        here, environ = self.stand(line)
-        arguments = self.arguments(path)
-        settings.setdefault("stdin", b"from standard input")
+                done = _shell(before, here, around)
+                assert done.returncode == 0, (before, done)
+        changed = {name: value for name, value in (around | dict(environ or {})).items() if value is not None}
         directory = os.open(here, os.O_RDONLY)
         try:
-            environ = {name: value for name, value in (environ | settings.pop("environ", {})).items() if value != "(unset)"}
-            if settings.pop("gone", False):
+            if gone:
                 shutil.rmtree(here)
-            return self.cli(*arguments, *more, environ=environ, cwd=directory, **settings)
+            return self.cli(*given, *more, environ=changed, cwd=directory, **{"stdin": b"something", **settings})
         finally:
             os.close(directory)
-            if any(words in line for words in _RESTORED):
-                self.restore()
-            shutil.rmtree(here, ignore_errors=True)
+            self.restore(line)
+            if self._desk is None or here != self._desk[0]:
+                shutil.rmtree(here, ignore_errors=True)
 
     def try_line(self, line: str) -> subprocess.CompletedProcess[str]:
         """Run an example in a shell, after what it needs; a command without an end is interrupted when it is there."""
@@ -276,8 +304,7 @@ class World:
         finally:
             if (here / "home" / "serve.pid").exists():
                 _shell("taskforge down", here, environ)
-            if any(words in line for words in _RESTORED):
-                self.restore()
+            self.restore(line)
             shutil.rmtree(here)
 
 

@@ -1,4 +1,4 @@
-"""Completion in real shells: the tree of commands, choices, files and the server's names, and silence without a server."""
+"""Completion in real shells: the tree of commands, choices, files, the server's names, and silence without it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def typed(
         setup = "PS1='%''%> '; bind 'set show-all-if-ambiguous on'; "
         if shell == "zsh":
             setup = "PS1='%%''%%> '; autoload -Uz compinit; compinit -D -u; LISTMAX=999; "
-        # Tab completes; then the line becomes an argument list that is printed, so that the shell itself says its words.
+        # Tab completes; then the line becomes arguments that are printed: the shell itself says its words.
         typed = f"{setup}source '{path}'\n{line}\t\x01printf '{_WORD[0]}''{_WORD[1:]}<%s>\\n' \x05\nexit\n"
         return in_terminal([shell, *_SHELLS[shell]], typed, environ, tmp_path)
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-from pathlib import Path
 
 import pytest
 
 from tests.cli.prepared import SKIPPED, World, examples
-from tests.support.server import ROOT
 
 _LINES = list(dict.fromkeys(line for _, line in examples()))
 

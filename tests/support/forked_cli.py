@@ -1,4 +1,4 @@
-"""The command line as real processes that start in milliseconds: one process imports the program, and forks for each call.
+"""The command line as real processes that start in milliseconds: one imports the program, and forks for each call.
 
 A call is a process of its own, with its own streams (closed ones, too), directory and environment. Only the interpreter's
 start and the imports are shared. What depends on those (start time, `-X` options, locale) needs `run_cli` instead.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import array
 import contextlib
+import gc
+import importlib
 import json
 import os
 import shutil
@@ -161,14 +163,7 @@ def serve(address: str) -> None:
     """Import the program, then fork for each call until killed."""
     import signal
 
-    import httpx2
-
-    from taskforge.cli.reference import entries
-    from taskforge.core import definition, document
-    from taskforge.triggers import forecast
-
-    assert httpx2 and definition and document and forecast
-    list(entries())
+    _warm_up()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
@@ -181,6 +176,45 @@ def serve(address: str) -> None:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 _answer(line)
             line.close()
+
+
+def _warm_up() -> None:
+    """Everything that commands import as they go, so that a child need not: one call of each kind, seen by nobody."""
+    from taskforge.__main__ import main
+    from taskforge.cli.reference import entries
+
+    for name in ("core.definition", "core.document", "triggers.forecast"):
+        importlib.import_module(f"taskforge.{name}")
+    list(entries())
+    kept = sys.argv, sys.stdout, dict(os.environ)
+    with open(os.devnull, "w") as nowhere, socket.create_server(("127.0.0.1", 0)) as listener:
+        answering = threading.Thread(target=_answer_once, args=(listener,))
+        answering.start()
+        sys.stdout = nowhere
+        os.environ.update(TASKFORGE_SERVER=f"http://127.0.0.1:{listener.getsockname()[1]}", TASKFORGE_TOKEN="x")
+        for arguments in (
+            ["workflow", "list", "-o", "json"],
+            ["schedule", "next", "--cron", "* * * * *"],
+            ["-q", "runs"],
+        ):
+            sys.argv = ["taskforge", *arguments]
+            main()
+        answering.join()
+    sys.argv, sys.stdout = kept[:2]
+    os.environ.clear()
+    os.environ.update(kept[2])
+    gc.collect()
+    gc.freeze()
+
+
+def _answer_once(listener: socket.socket) -> None:
+    body = b'{"items": [], "next_cursor": null}'
+    for _ in range(2):
+        line, _ = listener.accept()
+        with line:
+            line.recv(65_536)
+            head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+            line.sendall(head.encode() + body)
 
 
 def _answer(line: socket.socket) -> None:
