@@ -11,7 +11,7 @@ from typing import cast
 
 from httptools import HttpRequestParser
 
-_BODY = b'{"ok":true,"items":[1,2,3],"id":12345678901234567890}'
+_BODY = b'{"ok":true,"items":[1,2,3],"id":1234567890123456789}'
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
 
 
