@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import platform
 import signal
@@ -199,6 +200,7 @@ class Server:
         if not self._stop.is_set():
             print(f"taskforge {__version__} is ready at {url} (home {settings.home})", flush=True)
             log.info("ready", url=url, home=str(settings.home), pid=os.getpid(), node=self.node)
+        _collect_less()
         await self._stop.wait()
         await triggers.stop()
         await self._shut_down(service, timers, executor, drivers)
@@ -353,6 +355,13 @@ def _run(make: type[Server], settings: Settings, sock: socket.socket, lock: Home
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(main())
     return asyncio.run(main())
+
+
+def _collect_less() -> None:
+    """Leave what the start has made out of every garbage collection, and collect more rarely: a run makes hundreds of
+    short-lived objects and hardly any cycle (docs/performance.md)."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _check_tls(settings: Settings) -> None:
