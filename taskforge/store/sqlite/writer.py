@@ -4,7 +4,7 @@ What queued up while the last commit was syncing goes into the next transaction:
 after COMMIT. So a verb never waits on purpose, and many verbs share one fsync.
 
 Whatever can wait for the disk runs in a thread: COMMIT, checkpoints, and verbs that touch many rows. The short verbs of
-runs execute their statements on the event loop (ADR 0012): each statement lets go of the interpreter, and taking it
+runs execute their statements on the event loop (ADR 0013): each statement lets go of the interpreter, and taking it
 back from a busy loop costs more than the statement. Loop and thread take turns: while a group is with the thread,
 nothing else touches the connection.
 """
