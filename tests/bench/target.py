@@ -1,4 +1,4 @@
-"""A local HTTP target that is not the bottleneck: answers every request with a small JSON document.
+"""A local HTTP target that is not the bottleneck: answers every request with a small JSON document, and `/hang` never.
 
 Run as a process: `python -m tests.bench.target` prints its port.
 """
@@ -23,8 +23,12 @@ class _Answering(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
 
+    def on_url(self, url: bytes) -> None:
+        self._hangs = url == b"/hang"
+
     def on_message_complete(self) -> None:
-        self._transport.write(_ANSWER)
+        if not self._hangs:
+            self._transport.write(_ANSWER)
 
 
 async def _main() -> None:
