@@ -80,7 +80,13 @@ class Starts:
 
         Raises NotFound, WorkflowDisabled, InvalidInput, TooLarge, IdempotencyMismatch, Unavailable.
         """
-        pending = await self.prepare(request)
+        try:
+            pending = await self.prepare(request)
+        except (NotFound, WorkflowDisabled, InvalidInput, TooLarge):
+            earlier = await self._find_started(request)
+            if earlier is None:
+                raise
+            return earlier
         try:
             started = await self._store.start_run(*pending.start)
         except BaseException as error:
@@ -88,6 +94,15 @@ class Starts:
             raise
         self.stored(pending, started)
         return started
+
+    async def _find_started(self, request: StartRequest) -> StartedRun | None:
+        """The run that the request's Idempotency-Key has started: whoever asks again is told of it, also when the
+        workflow, as it is now, would refuse to start one."""
+        if request.idempotency_key is None:
+            return None
+        return await self._store.find_started(
+            request.workflow, request.idempotency_key, _request_hash(request), self._clock.now()
+        )
 
     async def prepare(self, request: StartRequest) -> Pending:
         """Decide a run that another verb than `start_run` stores. `stored` or `not_stored` must follow. Raises as
@@ -158,9 +173,6 @@ class Starts:
         text = dumps(given)
         self._check_size(text)
         trigger = request.trigger if request.trigger is not None else {"type": request.trigger_type}
-        request_hash = request.request_hash
-        if request.idempotency_key is not None and request_hash is None:
-            request_hash = _hash([request.input, request.version, request.delay_ms, request.priority])
         priority = plan.priority if request.priority is None else request.priority
         new = NewRun(
             id=self._clock.new_id("run"),
@@ -173,7 +185,7 @@ class Starts:
             priority=priority,
             start_at=None if not request.delay_ms else now + request.delay_ms,
             idempotency_key=request.idempotency_key,
-            request_hash=request_hash,
+            request_hash=_request_hash(request),
             lineage=request.lineage,
             parent=None if request.parent is None else dumps(request.parent),
             parent_key=None if request.parent is None else request.parent["key"],
@@ -239,7 +251,10 @@ class Starts:
             self._drivers.on_due(row.record.due_at)
 
 
-def _hash(value: JSON) -> str:
+def _request_hash(request: StartRequest) -> str | None:
+    if request.idempotency_key is None or request.request_hash is not None:
+        return request.request_hash
+    value = [request.input, request.version, request.delay_ms, request.priority]
     return hashlib.sha256(dumps(value).encode()).hexdigest()
 
 

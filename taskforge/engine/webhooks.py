@@ -124,10 +124,11 @@ class Webhooks:
         if arrival.method not in trigger.methods:
             allow = ", ".join(sorted(trigger.methods))
             raise MethodNotAllowed(f"this hook takes {allow}", detail={"allow": allow})
-        self._check_rate(workflow, trigger)
         given_id, challenge, redact = self._verify(workflow, trigger, arrival)
         if challenge is not None:
             return Received(None, challenge)
+        # Only who is verified counts: nobody else can use up a sender's places.
+        self._check_rate(workflow, trigger)
         depth = _depth(arrival.header(DEPTH_HEADER))
         check_depth(depth)
         await self._check_busy()
