@@ -9,7 +9,7 @@ from taskforge.api.delivery_calls import get_delivery, list_deliveries, list_sch
 from taskforge.api.events import list_logs, stream_events, stream_run_events
 from taskforge.api.health_calls import docs, healthz, metrics, openapi, readyz, stats
 from taskforge.api.hold_calls import get_hold, set_hold
-from taskforge.api.hook_calls import receive_delivery
+from taskforge.api.hook_calls import receive_delivery, send_delivery
 from taskforge.api.letter_calls import discard_dead_letter, get_dead_letter, list_dead_letters, retry_dead_letter
 from taskforge.api.preview_calls import preview_schedule
 from taskforge.api.resume_calls import get_resume_page, use_resume_link
@@ -35,7 +35,7 @@ from taskforge.api.value_calls import (
     put_var,
     verify_webhook,
 )
-from taskforge.api.value_members import PUT_SECRET, PUT_VAR, VERIFY_WEBHOOK
+from taskforge.api.value_members import PUT_SECRET, PUT_VAR, SEND_WEBHOOK, VERIFY_WEBHOOK
 from taskforge.api.why_calls import explain_run
 from taskforge.api.workflow_calls import (
     change_workflow,
@@ -238,6 +238,10 @@ ROUTES: Final[tuple[Route, ...]] = (
           refusals=(NotFound, *_STORES), tag="secrets and variables"),
     Route("POST", "/v1/webhooks:verify", READ, verify_webhook, "Check a webhook's signature: why does it fail?",
           {200: Answer("Whether it fits, and why not.", "Verdict")}, body=VERIFY_WEBHOOK, tag="webhooks"),
+    Route("POST", "/v1/webhooks:send", RUN, send_delivery, "Send a delivery to a trigger, signed as its sender would.",
+          {200: Answer("What the sender would have been answered: status and body.", "Sent")}, body=SEND_WEBHOOK,
+          refusals=(NotFound, MethodNotAllowed, TooLarge, Conflict, LoopRefused, DeliveryRefused, TooManyRequests,
+                    HookBusy, ShuttingDown, *_STORES), tag="webhooks"),
     # ---- deliveries
     Route("GET", "/v1/deliveries", READ, list_deliveries, "List webhook deliveries, newest first.",
           {200: Answer("A page of deliveries.", "DeliveryPage")},

@@ -181,6 +181,10 @@ class TriggerCalls:
         """Take a delivery (`engine.webhooks`)."""
         return await self._triggers.webhooks.receive(workflow, trigger, arrival)
 
+    async def send_delivery(self, workflow: str, trigger: str, arrival: Arrival, delivery_id: str | None) -> Received:
+        """Take a delivery that is signed here (`engine.webhooks`)."""
+        return await self._triggers.webhooks.send(workflow, trigger, arrival, delivery_id)
+
     async def find_reply(self, run_key: int, trigger: str) -> Reply | None:
         """What a run answers to its delivery; None while it goes on. Raises RespondFailed."""
         return await self._triggers.reply(run_key, trigger)

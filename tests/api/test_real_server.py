@@ -410,3 +410,18 @@ def test_a_server_that_is_told_to_stop_does_not_wait_for_those_who_watch(tmp_pat
         for watcher in watchers:
             watcher.join(10)
             assert not watcher.is_alive()
+
+
+def test_who_leaves_while_pipelined_requests_are_answered_leaves_no_error_behind(server: ServerProcess) -> None:
+    host, port = urlsplit(server.url).hostname, urlsplit(server.url).port
+    body = b'{"input": {"n": 1}}'
+    start = (
+        f"POST /v1/workflows/echo/runs?wait=5s HTTP/1.1\r\nHost: {host}:{port}\r\n"
+        f"Authorization: Bearer {server.token}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+    for _ in range(10):
+        with socket.create_connection((host, port), timeout=10) as connection:
+            connection.sendall(start * 4)
+    assert server.call("GET", "/healthz")[0] == 200
+    assert server.call("POST", "/v1/workflows/echo/runs?wait=5s", {"input": {"n": 2}})[0] == 200
+    assert "Exception in ASGI" not in server.output()
