@@ -10,18 +10,15 @@ import argparse
 import json
 import os
 import platform
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-import tomllib
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 from tests.bench.floor import fsyncs_per_second, runs_per_second
+from tests.bench.server import BenchServer
 
 _WORK_A = """
 name: work-a
@@ -40,50 +37,7 @@ steps:
 """
 
 
-class _Server:
-    def __init__(self, home: Path) -> None:
-        environment = {**os.environ, "TASKFORGE_HOME": str(home), "TASKFORGE_LOG__LEVEL": "warning"}
-        begun = time.perf_counter()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "taskforge", "serve", "--port", "0"],
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        self.ready_s = time.perf_counter() - begun
-        self.url = line.split(" ready at ")[1].split()[0]
-        self.host, port = self.url.removeprefix("http://").split(":")
-        self.port = int(port)
-        self.token = tomllib.loads((home / "config.toml").read_text())["auth"]["token"]
-
-    def request(self, method: str, path: str, body: bytes | None = None, media: str = "application/yaml") -> Any:
-        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": media}
-        request = urllib.request.Request(self.url + path, body, headers, method=method)
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-
-    def memory_mib(self) -> float:
-        status = Path(f"/proc/{self.process.pid}/status")
-        if not status.exists():
-            return float("nan")
-        return next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith("VmRSS"))
-
-    def cpu_s(self) -> float:
-        stat = Path(f"/proc/{self.process.pid}/stat")
-        if not stat.exists():
-            return float("nan")
-        fields = stat.read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(timeout=20)
-
-
-def _load(server: _Server, path: str, count: int, in_flight: int) -> dict[str, Any]:
+def _load(server: BenchServer, path: str, count: int, in_flight: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.bench.load", server.host, str(server.port), server.token, path]
     body = json.dumps({"input": {"name": "x"}})
     done = subprocess.run([*command, str(count), str(in_flight), body], capture_output=True, text=True, check=True)
@@ -96,7 +50,7 @@ def _round(runs: int, in_flight: int, target_port: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as directory:
         figures["fsyncs/s"] = fsyncs_per_second(Path(directory))
         figures["floor, 64 a commit, runs/s"] = runs_per_second(Path(directory), 64)
-        server = _Server(Path(directory) / "home")
+        server = BenchServer(Path(directory) / "home")
         try:
             figures["start to ready, s"] = server.ready_s
             figures["idle memory, MiB"] = server.memory_mib()
