@@ -123,13 +123,24 @@ class Starts:
         self._not_stored(pending.driver, pending.changes, error)
 
     async def start_runs(self, request: StartRequest, inputs: Sequence[JSON]) -> list[StartedRun]:
-        """Start many runs in one transaction: all or none."""
+        """Start many runs in one transaction: all or none. An Idempotency-Key stands for all of them."""
+        requests = [_of_batch(request, index, input) for index, input in enumerate(inputs)]
+        try:
+            return await self._start_runs(request, requests)
+        except (NotFound, WorkflowDisabled, InvalidInput, TooLarge):
+            found = [await self._find_started(one) for one in requests if one.idempotency_key is not None]
+            earlier = [one for one in found if one is not None]
+            if not earlier or len(earlier) < len(requests):
+                raise
+            return earlier
+
+    async def _start_runs(self, request: StartRequest, requests: Sequence[StartRequest]) -> list[StartedRun]:
         version, plan = await self.resolve(request.workflow, request.version, is_child=request.parent is not None)
         pairs: list[tuple[NewRun, Driver]] = []
         problems: list[Problem] = []
-        for index, input in enumerate(inputs):
+        for index, one in enumerate(requests):
             try:
-                pairs.append(self._prepare(plan, version, replace(request, input=input)))
+                pairs.append(self._prepare(plan, version, one))
             except InvalidInput as error:
                 problems += [_inside(problem, f"inputs[{index}]") for problem in error.problems]
         if problems:
@@ -141,8 +152,8 @@ class Starts:
             for _, driver, changes in decided:
                 self._not_stored(driver, changes, error)
             raise
-        for (_, driver, changes), one in zip(decided, started, strict=True):
-            self._stored(driver, changes, one)
+        for (_, driver, changes), stored in zip(decided, started, strict=True):
+            self._stored(driver, changes, stored)
         return started
 
     async def resolve(self, name: str, version: int | None = None, *, is_child: bool = False) -> tuple[int, Plan]:
@@ -249,6 +260,12 @@ class Starts:
             driver.post(ev.TakenUp())
         elif row.record.due_at is not None:
             self._drivers.on_due(row.record.due_at)
+
+
+def _of_batch(request: StartRequest, index: int, input: JSON) -> StartRequest:
+    """The start of one run of a batch. Its key is the batch's with its place, behind a character that no key has."""
+    key = None if request.idempotency_key is None else f"{request.idempotency_key}\x1f{index}"
+    return replace(request, input=input, idempotency_key=key)
 
 
 def _request_hash(request: StartRequest) -> str | None:

@@ -166,8 +166,9 @@ def find_started(
     if created_at < now - IDEMPOTENCY_KEPT_MS:
         return None
     if earlier_hash != request_hash:
+        shown = idempotency_key.partition("\x1f")[0]  # a batch's runs have their places behind it
         raise IdempotencyMismatch(
-            f"the Idempotency-Key {idempotency_key!r} started {workflow}#{number} with another body; send the same "
+            f"the Idempotency-Key {shown!r} started {workflow}#{number} with another body; send the same "
             "body, or choose another key",
             detail={"run": id},
         )

@@ -182,6 +182,33 @@ async def test_why_tells_what_was_decided_on_a_runs_slot_and_on_those_before_it(
     assert reasons[1][1]["message"].startswith("slot 2027-01-01T14:00:00.000Z of 'tick': the slot's run was started")
 
 
+@pytest.mark.parametrize(
+    ("on_limit", "states"),
+    [
+        ("skip", ["WAITING", "CANCELLED", "CANCELLED"]),
+        ("queue", ["WAITING", "QUEUED", "QUEUED"]),
+        ("cancel_oldest", ["CANCELLED", "CANCELLED", "WAITING"]),
+    ],
+)
+async def test_what_overlaps_is_for_concurrency_to_say_and_each_slot_has_its_run(
+    engine: Engine, on_limit: str, states: list[str]
+) -> None:
+    await engine.apply(
+        f"name: w\ntriggers: {{tick: {{cron: '*/15 * * * *'}}}}\nconcurrency: {{limit: 1, on_limit: {on_limit}}}\n"
+        "steps: [{id: long, wait: {for: 40m}}]\n"
+    )
+    async with asyncio.timeout(20):
+        for slots_so_far in range(1, 4):
+            await engine.tick(15 * MINUTE)
+            # A place that was given away is taken by the due loop, which keeps real time.
+            while sum(run["state"] == "WAITING" for run in await engine.runs()) != 1:
+                await asyncio.sleep(0.01)
+            assert len(await engine.runs()) == slots_so_far
+    assert [run["state"] for run in await engine.runs()] == states
+    decided = (await engine.schedule())["decisions"]
+    assert [one["code"] for one in decided] == ["SLOT_FIRED"] * 3 and len({one["run"] for one in decided}) == 3
+
+
 async def test_a_held_workflow_fires_nothing_and_makes_up_for_it_by_its_policy(engine: Engine) -> None:
     await engine.apply(document())
     await engine.apply(document("cron: '0 * * * *', catch_up: none", "strict"))
