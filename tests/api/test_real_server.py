@@ -424,8 +424,8 @@ def test_a_key_stands_for_a_whole_batch_and_for_a_replay(server: ServerProcess) 
     once, twice = (server.call("POST", replay, {}, {"Idempotency-Key": "replay"}) for _ in range(2))
     assert (once[0], twice[0], twice[1]["id"]) == (202, 200, once[1]["id"])
     assert server.call("POST", replay, {"input": {"n": 3}}, {"Idempotency-Key": "replay"})[0] == 422
-    other = f"/v1/runs/{first[1]['ids'][1]}/replay"
-    assert server.call("POST", other, {}, {"Idempotency-Key": "replay"})[0] == 422
+    elsewhere = f"/v1/runs/{first[1]['ids'][1]}/replay"
+    assert server.call("POST", elsewhere, {}, {"Idempotency-Key": "replay"})[0] == 422
     server.call("PATCH", "/v1/workflows/echo", {"enabled": False})
     try:
         for path, body, key in (("/v1/workflows/echo/runs:batch", batch, "batch"), (replay, {}, "replay")):
