@@ -11,7 +11,7 @@ from taskforge.core.snapshot import Changes
 from taskforge.core.states import RUN_TERMINAL
 from taskforge.store.protocol import NewRun, StartedRun
 from taskforge.store.sqlite.connection import Session
-from taskforge.store.sqlite.consequences import consequences, told_of_start
+from taskforge.store.sqlite.consequences import consequences, note_end, told_of_start
 from taskforge.store.sqlite.large import (
     ENDING,
     INLINE_LIMIT,
@@ -67,9 +67,10 @@ def start_run(
     if changes.steps:
         session.insert("start_run_step", step_rows(key, changes.steps, large))
     _write_rest(session, key, changes, journal, large)
-    # A run that begins has no children and holds no place yet; one may follow its end all the same.
-    follows = changes.claim is not None or run.state in RUN_TERMINAL
-    due_at = consequences(session, key, changes) if follows else None
+    # A run that begins has no children and holds no place yet.
+    due_at = None if changes.claim is None else consequences(session, key, changes)
+    if changes.claim is None and run.state in RUN_TERMINAL:
+        note_end(session, key, run.state, new.workflow)
     return StartedRun(new.id, key, number, run.state, True, due_at)
 
 

@@ -25,6 +25,7 @@ def sync_triggers(
     session: Session, workflow: str, triggers: Sequence[TriggerSpec], *, enabled: bool, anew: bool = False
 ) -> None:
     """Make the rows those of the version that is current now. `anew`: every schedule begins where its spec says."""
+    session.sources = None
     session.write("sync_triggers_forget", (workflow,))
     session.insert(
         "sync_triggers_insert", [(workflow, spec.name, spec.kind, spec.source, spec.states) for spec in triggers]
