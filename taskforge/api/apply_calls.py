@@ -79,6 +79,7 @@ def _workflow(one: WorkflowPlan) -> dict[str, Any]:
         "new_version": one.becomes,
         "enabled": one.enabled,
         "returns": one.returns,
+        "sha256": one.digest,
         "differences": [_difference(each) for each in one.differences],
         "triggers": [{"name": each.name, "change": each.change, "settings": each.config} for each in one.triggers],
         "firings": [

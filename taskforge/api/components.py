@@ -192,6 +192,7 @@ def components() -> dict[str, Any]:
             "new_version": _MAYBE_WHOLE,
             "enabled": _FLAG,
             "returns": _FLAG,
+            "sha256": _MAYBE_TEXT,
             "differences": _list(_ref("Difference")),
             "triggers": _list(_object({"name": _TEXT, "change": _words(("added", "removed", "changed")),
                                        "settings": _ANY})),

@@ -228,7 +228,8 @@ class Client:
 
 
 def place_line(error: Mapping[str, Any], file: str = "") -> str:
-    """One entry of a problem's `errors` as `FILE:LINE:COL: message (hint)`; without a file, with its path."""
+    """One entry of a problem's `errors` as `FILE:LINE:COL: message (hint)`: with this file, the one that it names, or
+    its path."""
     from taskforge.core.problem import Problem, format_problem
 
     line, column = error.get("line"), error.get("column")
@@ -240,7 +241,7 @@ def place_line(error: Mapping[str, Any], file: str = "") -> str:
         column if isinstance(column, int) else None,
         str(error["hint"]) if error.get("hint") else None,
     )
-    return format_problem(found, file or path)
+    return format_problem(found, file or str(error.get("file") or path))
 
 
 def _segment(text: str) -> str:

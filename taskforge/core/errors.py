@@ -84,14 +84,19 @@ class WorkflowsMoved(Conflict):
     def of(cls, moved: Sequence[dict[str, Any]]) -> WorkflowsMoved:
         """The refusal, in words. A version 0 stands for a workflow that is not there."""
         words = [
-            f"{each['name']} is {_version(each['version'])}, not {_version(each['expected'])}" for each in moved[:5]
+            f"{each['name']} is {_found(each['version'])}, and was expected {_expected(each['expected'])}"
+            for each in moved[:5]
         ]
         more = f", and {len(moved) - 5} more" if len(moved) > 5 else ""
-        return cls(f"the server has changed meanwhile: {', '.join(words)}{more}", detail={"moved": list(moved)})
+        return cls(f"the server has changed meanwhile: {'; '.join(words)}{more}", detail={"moved": list(moved)})
 
 
-def _version(number: int) -> str:
-    return f"at version {number}" if number else "not there"
+def _found(version: int) -> str:
+    return f"at version {version}" if version else "not there"
+
+
+def _expected(version: int) -> str:
+    return f"at version {version}" if version else "not to be there"
 
 
 class StateConflict(Conflict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
 from taskforge.core.definition import Definition
@@ -95,7 +96,8 @@ class Stays(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class WorkflowPlan:
     """What happens to one workflow. `version` is the newest before, None where the workflow is not there; `becomes` the
-    one after, None where it is deleted. `returns`: it was deleted once, and its numbers go on."""
+    one after, None where it is deleted. `returns`: it was deleted once, and its numbers go on. `digest` is the SHA-256
+    of the document's text."""
 
     name: str
     action: Action
@@ -104,6 +106,7 @@ class WorkflowPlan:
     file: str | None = None
     enabled: bool = True
     returns: bool = False
+    digest: str | None = None
     differences: Sequence[Difference] = ()
     triggers: Sequence[TriggerChange] = ()
     firings: Sequence[FiringMove] = ()
@@ -138,18 +141,19 @@ def plan_workflow(
     """What becomes of a workflow when this document is applied. `specs` are the triggers it would have if it were
     applied now, `schedules` those that the workflow has."""
     name, document = definition.plan.name, definition.document
+    digest = sha256(definition.source.encode()).hexdigest()
     if known is None or not known.there:
         number = 0 if known is None else known.version.version
         again = known is not None and same_document(loads(known.version.document), document)
         changes = trigger_changes({}, document)
         firings = _firings((), specs)
         becomes = number if again else number + 1
-        return WorkflowPlan(name, "new", None, becomes, file, True, known is not None, (), changes, firings)
+        return WorkflowPlan(name, "new", None, becomes, file, True, known is not None, digest, (), changes, firings)
     old = loads(known.version.document)
     version = known.version.version
     differences = compare_documents(old, document)
     if not differences:
-        return WorkflowPlan(name, "unchanged", version, version, file, known.enabled)
+        return WorkflowPlan(name, "unchanged", version, version, file, known.enabled, digest=digest)
     active = [row for row in schedules if row.active]
     return WorkflowPlan(
         name,
@@ -158,6 +162,7 @@ def plan_workflow(
         version + 1,
         file,
         known.enabled,
+        digest=digest,
         differences=differences,
         triggers=trigger_changes(old, document),
         firings=_firings(active, specs) if known.enabled else (),
