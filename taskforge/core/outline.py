@@ -1,7 +1,7 @@
 """A document as a list of steps with their places: what comparing documents and looking ahead have in common.
 
-Documents are valid ones, as they were given or stored. Steps of kinds from other packages are steps like any other;
-what stands inside their config is data here.
+Documents are valid ones, as they were given or stored. In the config of a kind that comes from another package, every
+list of mappings with ids counts as inner steps.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from taskforge.core.problem import Pointer
 
 LISTS = ("steps", "on_failure", "finally")
 """The keys of a document that hold steps."""
+
+_INNER = {"foreach": "steps", "repeat": "steps", "parallel": "steps", "wait": "on_timeout"}
+_OWN = {*_INNER, "switch", "http", "transform", "workflow", "set_state", "fail", "succeed"}
+"""The kinds that come with TaskForge."""
 
 _OPENING = "${{"
 _URL = re.compile(r"\s*https?://([^/?#]*)", re.IGNORECASE)
@@ -91,17 +95,23 @@ def _inner_lists(step: dict[str, Any]) -> Iterator[tuple[Pointer, str, JSON]]:
     for handler in HANDLERS:
         if isinstance(step.get(handler), list):
             yield (handler,), handler, step[handler]
-    for kind in ("foreach", "repeat", "parallel"):
-        config = step.get(kind)
-        if isinstance(config, dict) and isinstance(config.get("steps"), list):
-            yield (kind, "steps"), kind, config["steps"]
-        elif kind == "parallel" and isinstance(config, list):
-            yield (kind,), kind, config
-    branches = step.get("switch")
-    for index, branch in enumerate(branches if isinstance(branches, list) else ()):
-        for key, name in (("steps", f"switch[{index}]"), ("else", "switch.else")):
-            if isinstance(branch, dict) and isinstance(branch.get(key), list):
-                yield ("switch", index, key), name, branch[key]
+    kind = next((key for key in step if key not in STEP_KEYS), "")
+    config = step.get(kind)
+    if kind == "switch":
+        for index, branch in enumerate(config if isinstance(config, list) else ()):
+            for key, name in (("steps", f"switch[{index}]"), ("else", "switch.else")):
+                if isinstance(branch, dict) and isinstance(branch.get(key), list):
+                    yield (kind, index, key), name, branch[key]
+    elif kind == "parallel" and isinstance(config, list):
+        yield (kind,), kind, config
+    elif isinstance(config, dict):
+        for key, value in config.items():
+            if isinstance(value, list) and (key == _INNER.get(kind) or (kind not in _OWN and _looks_like_steps(value))):
+                yield (kind, key), kind if key == "steps" else key, value
+
+
+def _looks_like_steps(value: list[JSON]) -> bool:
+    return bool(value) and all(isinstance(item, dict) and isinstance(item.get("id"), str) for item in value)
 
 
 def _emptied(value: JSON, pointer: Pointer) -> JSON:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import copy
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taskforge.core import outline as outlines
+from taskforge.core.definition import parse_definition
 from taskforge.core.differences import Difference, Place, compare_documents, same_document
 from taskforge.core.outline import Child, calls_of, children_of, host_of, outline
+from taskforge.expressions.template import parse_template
+from taskforge.steps.registry import built_in_kinds
+
+ROOT = Path(__file__).resolve().parents[2]
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["", "a", "b", 1.0, -0.0]),
@@ -207,6 +214,28 @@ def test_calls_and_children_are_found_at_every_depth() -> None:
         Child("other", ("steps", 2, "foreach", "steps", 0, "catch", 0, "workflow", "name")),
         Child("first", ("triggers", "end", "on_run", "workflow")),
     ]
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "docs" / "examples").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_step_of_a_document_is_in_its_outline(file: Path) -> None:
+    definition = parse_definition(file.read_bytes(), "yaml", built_in_kinds(), parse_template)
+    ids = {id for id in definition.plan.index if not id.startswith("notify_")}
+    assert outline(definition.document).steps.keys() == ids
+    for step in outline(definition.document).steps.values():
+        found: Any = definition.document
+        for part in step.pointer:
+            found = found[part]
+        assert (found["id"], step.kind) == (step.id, definition.plan.index[step.id].kind.name)
+
+
+def test_no_kind_with_inner_steps_is_unknown_to_outlines() -> None:
+    """A new kind has to be named in `core.outline`."""
+    assert built_in_kinds().keys() == outlines._OWN
+
+
+def test_inner_steps_of_other_packages_are_steps_and_data_is_none() -> None:
+    inner = [{"id": "b", "transform": {"steps": [{"id": "data"}]}}]
+    assert [*outline({"steps": [{"id": "a", "guarded": {"try": inner, "times": [1]}}]}).steps] == ["a", "b"]
 
 
 def test_a_document_of_old_forms_is_taken_as_it_is() -> None:
