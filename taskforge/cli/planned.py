@@ -7,6 +7,7 @@ from typing import Any
 
 from taskforge.cli.render import Paint, Screen
 from taskforge.cli.shown import encode
+from taskforge.core.problem import format_path
 
 _SIGNS = {"new": Paint("+", "green"), "changed": Paint("~", "yellow"), "deleted": Paint("-", "red")}
 _CHANGES = {
@@ -58,11 +59,13 @@ def _fate(one: Plan) -> str:
 
 
 def _lines(one: Plan) -> Iterator[tuple[Paint, str]]:
+    whole = [trigger for trigger in one["triggers"] if trigger["change"] != "changed"]
+    told = {"triggers", *(format_path(("triggers", trigger["name"])) for trigger in whole)}
+    for trigger in whole:
+        yield _CHANGES[trigger["change"]], f"trigger {trigger['name']}: {_trigger(one['name'], trigger)}"
     for each in one["differences"]:
-        yield _CHANGES[each["change"]], _difference(each)
-    if one["action"] != "changed":
-        for trigger in one["triggers"]:
-            yield _CHANGES[trigger["change"]], f"trigger {trigger['name']}: {_trigger(one['name'], trigger)}"
+        if "step" in each or each["path"] not in told:
+            yield _CHANGES[each["change"]], _difference(each)
     for move in one["firings"]:
         yield Paint("·", "cyan"), _firing(move)
     if one["runs"]["total"]:
