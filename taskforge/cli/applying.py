@@ -19,6 +19,9 @@ from taskforge.core.jsontext import JsonError, loads
 MOST_FILES = 1_000
 """What the server takes in one request."""
 
+MOST_WARNINGS = 50
+"""How many a person is shown."""
+
 _PRUNE = click.option("--prune", is_flag=True, help="Delete every workflow of the server that is in no file.")
 _KEEP = click.option("--keep", metavar="NAME", multiple=True, help="Prune none of these; * stands for any characters.")
 _EMPTY = click.option("--allow-empty", is_flag=True, help="Take a directory without workflows; --prune leaves nothing.")
@@ -220,10 +223,12 @@ def _show_plan(session: Session, found: dict[str, Any]) -> None:
 def _warn(session: Session, warnings: Sequence[dict[str, Any]]) -> None:
     from taskforge.cli.client import place_line
 
-    for warning in warnings:
+    for warning in warnings[:MOST_WARNINGS]:
         place = ":".join(str(warning[part]) for part in ("file", "line", "column") if part in warning)
         told = place_line({"message": warning["message"], "hint": warning.get("hint")})
         session.screen.note(Paint(f"{place}: warning: {told}", "yellow"))
+    if len(warnings) > MOST_WARNINGS:
+        session.screen.note(Paint(f"and {len(warnings) - MOST_WARNINGS} more warnings; -o json has them all", "yellow"))
 
 
 def _tell(session: Session, answer: dict[str, Any], *, alone: bool) -> None:
