@@ -11,9 +11,6 @@ from taskforge.core.problem import quoted
 from taskforge.engine.planning import Given
 
 MAX_DOCUMENTS: Final = 1_000
-MAX_BYTES: Final = 32 * 1024 * 1024
-"""Bytes of a request with many documents."""
-
 _MAX_PATTERNS = 100
 _MAX_FILE = 1_000
 _PATTERN = re.compile(r"[a-z0-9*?-]{1,63}")
@@ -106,7 +103,7 @@ _FIELDS = (
     ),
     Field("allow_empty", _flag, {"type": "boolean"}, "Take an empty list of documents: with `prune`, nothing is left."),
 )
-PLAN_WORKFLOWS = JsonBody(_FIELDS, "PlanWorkflows", max_bytes=MAX_BYTES)
+PLAN_WORKFLOWS = JsonBody(_FIELDS, "PlanWorkflows")
 APPLY_WORKFLOWS = JsonBody(
     (
         *_FIELDS,
@@ -122,5 +119,4 @@ APPLY_WORKFLOWS = JsonBody(
         ),
     ),
     "ApplyWorkflows",
-    max_bytes=MAX_BYTES,
 )

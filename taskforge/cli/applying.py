@@ -235,7 +235,7 @@ def _tell(session: Session, answer: dict[str, Any], *, alone: bool) -> None:
     screen = session.screen
     items, deleted = answer["items"], answer["deleted"]
     if session.machine:
-        screen.document(items[0] if alone else answer)
+        screen.document(items[0] | {"warnings": answer["warnings"]} if alone else answer)
         return
     wide = max((len(one["name"]) for one in (*items, *({"name": name} for name in deleted))), default=0)
     for one in items:
