@@ -152,7 +152,7 @@ def _send(session: Session, call: str, body: dict[str, Any]) -> Any:
     from taskforge.cli.documents import told_errors
 
     try:
-        return session.client.post(call, body=body)
+        return session.client.send_documents(call, body=body)
     except CommandError as fault:
         wrong = list(dict.fromkeys(str(error["file"]) for error in fault.errors if error.get("file")))
         if wrong:
