@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def apply(
         _show_plan(session, _plan(session, body))
         return Exit.DONE
     if planned is not None:
-        body["expected"] = _expected(planned, body["documents"])
+        body["expected"] = _expected(planned, body)
     elif prune:
         found = _plan(session, body)
         body["expected"] = found["expected"]
@@ -164,18 +165,25 @@ def _plan(session: Session, body: dict[str, Any]) -> Any:
     return _send(session, "workflows:plan", body)
 
 
-def _expected(file: str, documents: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """The versions that a stored plan counts on, if its documents are still these. Raises CommandError."""
+def _expected(file: str, body: dict[str, Any]) -> dict[str, int]:
+    """The versions that a stored plan counts on, if the request is still what was planned. Raises CommandError."""
     try:
         found = loads(sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes())
         expected, planned = found["expected"], {one["sha256"]: one for one in found["workflows"] if one["sha256"]}
+        deleted = [one["name"] for one in found["workflows"] if one["action"] == "deleted"]
     except OSError as error:
         raise CommandError(f"{file}: {(error.strerror or str(error)).lower()}", code=Exit.USAGE) from None
     except (JsonError, KeyError, TypeError):
         raise CommandError(
             f"{file} is no plan", hint="make one with: taskforge plan DIR -o json > plan.json", code=Exit.USAGE
         ) from None
-    given = {hashlib.sha256(one["source"].encode()).hexdigest(): one["file"] for one in documents}
+    stay = [name for name in deleted if not body.get("prune") or any(fnmatchcase(name, each) for each in body["keep"])]
+    if stay:
+        raise CommandError(
+            f"the plan deletes {', '.join(stay)}, and this would not", hint="say --prune and --keep as plan was told",
+            code=Exit.USAGE,
+        )  # fmt: skip
+    given = {hashlib.sha256(one["source"].encode()).hexdigest(): one["file"] for one in body["documents"]}
     lines = [f"{given[digest]}: is not as it was planned" for digest in given if digest not in planned]
     lines += [f"{one['file']}: was planned, and is not given" for digest, one in planned.items() if digest not in given]
     if lines:
