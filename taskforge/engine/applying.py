@@ -86,7 +86,7 @@ class Applying:
     async def plan(self, request: Request) -> WorkflowsPlan:
         """What `apply` would do now, and what follows. Changes nothing. Raises InvalidDefinition."""
         given = await self._read_all(request)
-        newest = {row.workflow: row async for row in self._newest()}
+        newest, called = await self._look(request, given)
         rows = {row.name: row async for row in self._workflows()}
         schedules: dict[str, list[ScheduleRow]] = {}
         async for schedule in self._schedules():
@@ -103,8 +103,8 @@ class Applying:
         for name in deleted:
             known = Known(newest[name], True, rows[name].enabled)
             plans.append((plan_deletion(known, schedules.get(name, ())), None))
-        after = (newest.keys() - set(deleted)) | given.keys()
-        hosts, computed = await asyncio.to_thread(lambda: new_hosts(plans, _called(newest.values())))
+        after = (rows.keys() - set(deleted)) | given.keys()
+        hosts, computed = await asyncio.to_thread(new_hosts, plans, called)
         live = await self._store.count_live_runs()
         return WorkflowsPlan(
             [self._masked(await self._with_runs(plan, live)) for plan, _ in plans],
@@ -113,6 +113,20 @@ class Applying:
             computed,
             self._warnings(given, after),
         )
+
+    async def _look(
+        self, request: Request, given: Mapping[str, ReadDocument]
+    ) -> tuple[dict[str, VersionRow], set[str]]:
+        """The newest versions that a request is about, and the hosts that all of the server's workflows call."""
+        newest: dict[str, VersionRow] = {}
+        called: set[str] = set()
+        cursor = None
+        while rows := await self._store.list_newest_versions(cursor, _PAGE):
+            cursor = rows[-1].workflow
+            called |= await asyncio.to_thread(_called, rows)
+            about = {*given, *request.pruned([row.workflow for row in rows], given)}
+            newest |= {row.workflow: row for row in rows if row.workflow in about}
+        return newest, called
 
     async def _known(
         self, name: str, newest: Mapping[str, VersionRow], rows: Mapping[str, WorkflowRow]
@@ -249,13 +263,6 @@ class Applying:
         rows = await self._store.list_versions(name, None, 1)
         return rows[0] if rows else None
 
-    async def _newest(self) -> AsyncIterator[VersionRow]:
-        cursor = None
-        while rows := await self._store.list_newest_versions(cursor, _PAGE):
-            cursor = rows[-1].workflow
-            for row in rows:
-                yield row
-
     async def _workflows(self) -> AsyncIterator[WorkflowRow]:
         cursor = None
         while rows := await self._store.list_workflows(cursor, _SCHEDULES):
@@ -281,9 +288,9 @@ def unknown_children(definition: Definition, known: Collection[str]) -> Iterator
             yield Problem(format_path(child.pointer), message, line, column, hint, "warning")
 
 
-def _called(newest: Collection[VersionRow]) -> set[str]:
-    """The hosts that the server's workflows call now."""
-    return {host for row in newest for host in calls_of(loads(row.document)).hosts}
+def _called(rows: Collection[VersionRow]) -> set[str]:
+    """The hosts that versions call."""
+    return {host for row in rows for host in calls_of(loads(row.document)).hosts}
 
 
 class ApplyCalls:
