@@ -43,6 +43,7 @@ SECTIONS = {
         "run": Place("taskforge.cli.run", "run", "Start a run."),
         "runs": Place("taskforge.cli.runs", "runs", "List, show, cancel, retry, replay and signal runs."),
         "why": Place("taskforge.cli.why", "why", "Explain a run: why it waits, was skipped or retried."),
+        "eval": Place("taskforge.cli.eval", "evaluate", "Try an expression against what a run saw."),
         "dead": Place("taskforge.cli.dead", "dead", "Dead letters: steps that have used up their attempts."),
     },
     "More": {
