@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TextIO
 
 from taskforge.cli.failure import CommandError, Exit
@@ -130,9 +130,29 @@ class Screen:
             return os.get_terminal_size(stream.fileno()).columns or 80
         return 80
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """The terminal's columns and rows."""
+        with contextlib.suppress(OSError, ValueError):
+            rows = os.get_terminal_size(sys.stdout.fileno()).lines
+            return self.columns or 80, rows or 24
+        return self.columns or 80, 24
+
+    @property
+    def is_live(self) -> bool:
+        """Can lines be drawn again in place, and does anybody look at them?"""
+        if self.form != "table" or self.quiet or self.environ.get("TERM", "") in ("", "dumb"):
+            return False
+        return sys.stdout.isatty()
+
+    @property
+    def marks(self) -> Mapping[str, str]:
+        """One character for each state."""
+        return _MARKS if _unicode(sys.stdout) else _PLAIN_MARKS
+
     def mark(self, name: str) -> str:
         """One character for a state."""
-        return (_MARKS if _unicode(sys.stdout) else _PLAIN_MARKS).get(name, "?")
+        return self.marks.get(name, "?")
 
     # ---- output
 
@@ -182,6 +202,12 @@ class Screen:
             if at + 1 < len(row):
                 cells.append(" " * (sizes[at] - width(shown) + _GAP))
         self._write(stream, self._joined(stream, cells, self._columns(stream)).rstrip() + "\n")
+
+    def redraw(self, lines: Sequence[Sequence[Cell]], above: int) -> None:
+        """Draw lines over the `above` rows that were drawn last, in one write; what was there below them goes."""
+        shown = "".join(f"{self._joined(sys.stdout, cells, self.columns)}\x1b[K\n" for cells in lines)
+        up = f"\x1b[{above}A" if above else ""
+        self._write(sys.stdout, f"\r{up}{shown}\x1b[J")
 
     def note(self, *cells: Cell) -> None:
         """A remark beside the answer, on standard error; not with `-q`."""

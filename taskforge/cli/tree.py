@@ -22,12 +22,18 @@ _ITEMS = 10
 """Most items of a loop that are drawn; of more, those that did not go well."""
 
 
+_OF_EVERY_KIND = frozenset(
+    {"id", "if", "needs", "retry", "timeout", "continue_on_error", "description", "effect", "rate_limit", *_HANDLERS}
+)
+
+
 class Place(NamedTuple):
     """Where a step stands in its document; `role` is the handler or branch that it belongs to, if any."""
 
     order: int
     parent: str | None
     role: str = ""
+    kind: str = ""
 
 
 def draw_run(
@@ -91,7 +97,7 @@ def outline(document: Any) -> dict[str, Place]:
             for entry in value:
                 walk(entry, parent, role)
         elif isinstance(value, dict) and isinstance(value.get("id"), str):
-            found.setdefault(value["id"], Place(len(found), parent, role))
+            found.setdefault(value["id"], Place(len(found), parent, role, kind_of(value)))
             for block in _BLOCKS:
                 walk(value.get(block), value["id"])
             for handler in _HANDLERS:
@@ -105,6 +111,11 @@ def outline(document: Any) -> dict[str, Place]:
         for handler in _RUN_HANDLERS:
             walk(document.get(handler), None, "" if handler == "steps" else handler)
     return found
+
+
+def kind_of(step: dict[str, Any]) -> str:
+    """What kind of step a step of a document is: the key that is its kind's name."""
+    return next((str(key) for key in step if key not in _OF_EVERY_KIND), "")
 
 
 class _Line(NamedTuple):
