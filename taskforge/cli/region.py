@@ -31,7 +31,8 @@ class Region:
         """Draw what `make(columns, rows)` gives, where it differs from what stands there."""
         began = self._monotonic()
         columns, rows = self._screen.size
-        lines = make(columns, rows - 1)
+        # The last column stays free: a full line would flow into the next when the terminal grows.
+        lines = make(columns - 1, rows - 1)
         if lines != self._drawn:
             self._put(lines)
         took = self._monotonic() - began

@@ -90,6 +90,39 @@ def fold(text: str, first: int, rest: int) -> list[str]:
     return lines
 
 
+def fit_cells(cells: Sequence[Cell], columns: int) -> list[Cell]:
+    """The cells, escaped, and cut where the line is full."""
+    left, kept = columns, list[Cell]()
+    for cell in cells:
+        # What cannot be on the line is not looked at: a message may be long.
+        text = escape(_text(cell)[: columns * 4])
+        shown = cut(text, left) if left > 0 else ""
+        left -= width(shown)
+        kept.append(Paint(shown, cell.style) if isinstance(cell, Paint) else shown)
+    return kept
+
+
+def lay_out(
+    heads: Sequence[str], rows: Sequence[Sequence[Cell]], columns: int | None, keep: set[int]
+) -> list[list[Cell]]:
+    """A table's lines. Where there is not room for all columns, the widest but those in `keep` give way."""
+    texts = [[escape(_text(cell)) for cell in row] for row in (heads, *rows)]
+    sizes = [max(width(row[at]) for row in texts) for at in range(len(heads))]
+    if columns is not None:
+        _shrink(sizes, columns, keep)
+    return [_row(row, sizes) for row in ([Paint(head, "bold") for head in heads], *rows)]
+
+
+def _row(row: Sequence[Cell], sizes: Sequence[int]) -> list[Cell]:
+    cells: list[Cell] = []
+    for at, cell in enumerate(row):
+        shown = cut(escape(_text(cell)), sizes[at])
+        cells.append(Paint(shown, cell.style) if isinstance(cell, Paint) else shown)
+        if at + 1 < len(row):
+            cells.append(" " * (sizes[at] - width(shown) + _GAP))
+    return cells
+
+
 class Screen:
     """Standard output and standard error, as this process has them."""
 
@@ -186,22 +219,8 @@ class Screen:
 
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[Cell]], *, keep: Sequence[int] = (0,)) -> None:
         """Rows under headings; where the terminal is narrow, the widest columns but those in `keep` give way."""
-        texts = [[escape(_text(cell)) for cell in row] for row in (heads, *rows)]
-        sizes = [max(width(row[at]) for row in texts) for at in range(len(heads))]
-        if self.columns is not None:
-            _shrink(sizes, self.columns, set(keep))
-        self._row(sys.stdout, [Paint(head, "bold") for head in heads], sizes)
-        for row in rows:
-            self._row(sys.stdout, row, sizes)
-
-    def _row(self, stream: TextIO, row: Sequence[Cell], sizes: Sequence[int]) -> None:
-        cells: list[Cell] = []
-        for at, cell in enumerate(row):
-            shown = cut(escape(_text(cell)), sizes[at])
-            cells.append(Paint(shown, cell.style) if isinstance(cell, Paint) else shown)
-            if at + 1 < len(row):
-                cells.append(" " * (sizes[at] - width(shown) + _GAP))
-        self._write(stream, self._joined(stream, cells, self._columns(stream)).rstrip() + "\n")
+        for line in lay_out(heads, rows, self.columns, set(keep)):
+            self._write(sys.stdout, self._joined(sys.stdout, line, self.columns).rstrip() + "\n")
 
     def redraw(self, lines: Sequence[Sequence[Cell]], above: int) -> None:
         """Draw lines over the `above` rows that were drawn last, in one write; what was there below them goes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,11 +9,11 @@ import click
 
 from taskforge.cli.command import Example, Group, Session, pass_session
 from taskforge.cli.failure import CommandError, Exit
-from taskforge.cli.render import Cell, Paint, state
+from taskforge.cli.render import Paint
 from taskforge.cli.run_acts import cancel, replay, retry, signal
 from taskforge.cli.run_logs import logs
-from taskforge.cli.run_view import fetch_run, name_of, show_run
-from taskforge.cli.timeline import failure, span
+from taskforge.cli.run_timeline import timeline
+from taskforge.cli.run_view import HEADS, fetch_run, name_of, row_of, show_run
 
 _STATES = ("QUEUED", "RUNNING", "WAITING", "SUCCEEDED", "FAILED", "CANCELLED")
 
@@ -32,6 +31,7 @@ def runs() -> None:
     examples=[
         Example("taskforge runs"),
         Example("taskforge runs list --workflow uptime --state FAILED --since 24h"),
+        Example("taskforge runs list --state RUNNING,WAITING --watch"),
         Example("taskforge runs list --state FAILED -q | taskforge runs retry -"),
     ],
 )
@@ -43,12 +43,21 @@ def runs() -> None:
 @click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True, help="How many at most.")
 @click.option("--cursor", metavar="C", help="Go on after an earlier page.")
 @click.option("--all", "everything", is_flag=True, help="All pages.")
+@click.option("-w", "--watch", is_flag=True, help="Go on looking, once a second; in a pipe, lines of what has moved.")
 @pass_session
-def list_runs(session: Session, /, states: tuple[str, ...], everything: bool, **chosen: Any) -> None:
+def list_runs(session: Session, /, states: tuple[str, ...], everything: bool, watch: bool, **chosen: Any) -> None:
     """List runs, newest first."""
     chosen |= {"state": ",".join(_known_states(states)) or None}
     chosen |= {"since": _moment(chosen["since"]), "until": _moment(chosen["until"])}
     client, screen = session.client, session.screen
+    if watch:
+        if session.machine or everything or chosen["cursor"]:
+            words = "--watch is for people, and for the newest runs: not with -o, --all or --cursor"
+            raise CommandError(words, hint="taskforge run … --wait -o json waits for a run", code=Exit.USAGE)
+        from taskforge.cli.run_watch import watch_runs
+
+        watch_runs(session, chosen)
+        return
     if everything:
         del chosen["limit"], chosen["cursor"]
         page: Any = {"items": list(client.pages("runs", **chosen)), "next_cursor": None}
@@ -60,8 +69,7 @@ def list_runs(session: Session, /, states: tuple[str, ...], everything: bool, **
         for run in page["items"]:
             screen.line(name_of(run))
     elif page["items"]:
-        heads = ("RUN", "STATE", "TRIGGER", "CREATED", "TOOK", "ERROR")
-        screen.table(heads, [_row(run) for run in page["items"]], keep=(0, 1))
+        screen.table(HEADS, [row_of(run, None, screen.columns) for run in page["items"]], keep=(0, 1))
     else:
         screen.note("no runs", " match" if states or chosen["workflow"] else " yet; start one: taskforge run WORKFLOW")
     if page.get("next_cursor") and not session.machine:
@@ -83,22 +91,8 @@ def show(session: Session, run: str, steps: str | None, everything: bool) -> Non
     show_run(session, fetch_run(session, run, "all" if everything else steps), everything=everything)
 
 
-for _command in (logs, cancel, retry, replay, signal):
+for _command in (logs, timeline, cancel, retry, replay, signal):
     runs.add_command(_command)
-
-
-def _row(run: dict[str, Any]) -> list[Cell]:
-    from taskforge.core.durations import format_duration
-
-    took, trigger = span(run), run.get("trigger")
-    return [
-        name_of(run),
-        state(run["state"]),
-        str(trigger.get("type") if isinstance(trigger, dict) else trigger or ""),
-        re.sub(r"\.\d+Z$", "Z", run.get("created_at") or ""),
-        "" if took is None else format_duration(took),
-        failure(run.get("error")),
-    ]
 
 
 def _known_states(states: tuple[str, ...]) -> Iterator[str]:

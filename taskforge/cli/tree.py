@@ -118,6 +118,38 @@ def kind_of(step: dict[str, Any]) -> str:
     return next((str(key) for key in step if key not in _OF_EVERY_KIND), "")
 
 
+class Nested(NamedTuple):
+    """A step of a run and how deep it stands; or, without a step, how many items of a loop are not listed."""
+
+    depth: int
+    label: str
+    step: dict[str, Any] | None
+    has_inner: bool = False
+
+
+def nested(steps: list[dict[str, Any]], places: dict[str, Place], *, fold: bool) -> Iterator[Nested]:
+    """Every step below the one around it, in the order of the document; `fold`: of long loops only what tells."""
+    shown = {step["path"] for step in steps}
+    children: dict[str, list[dict[str, Any]]] = {}
+    for step in sorted(steps, key=lambda step: _order(step, places)):
+        parent = _parent(step["path"], places)
+        children.setdefault(parent if parent in shown else "", []).append(step)
+
+    def walk(parent: str, depth: int) -> Iterator[Nested]:
+        siblings, folded = children.get(parent, []), ""
+        if fold and parent:
+            siblings, folded = _folded(siblings, children, parent)
+        for step in siblings:
+            path = step["path"]
+            label = path[len(parent) :] if parent and path.startswith(f"{parent}[") else path.rpartition(".")[2]
+            yield Nested(depth, label, step, bool(children.get(path)))
+            yield from walk(path, depth + 1)
+        if folded:
+            yield Nested(depth, folded, None)
+
+    return walk("", 0)
+
+
 class _Line(NamedTuple):
     """A step with its facts, or a note below one."""
 

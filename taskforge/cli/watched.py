@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from taskforge.cli.render import Cell, Paint, cut, state, width
-from taskforge.cli.shown import escape
+from taskforge.cli.render import Cell, Paint, fit_cells, state
 from taskforge.cli.stream import Event
 from taskforge.cli.timeline import TERMINAL
 from taskforge.cli.tree import Place
@@ -167,7 +166,7 @@ class Watched:
         found = [self._head(now, mark), *self._branches("", "  ", now, mark)]
         tail: list[list[Cell]] = [[Paint(f"  {note}", "yellow")]] if note else []
         shown = [line.cells for line in _fitting(found, rows - len(tail))] + tail
-        return [cut_cells(cells, columns) for cells in shown[: max(rows, 0)]]
+        return [fit_cells(cells, columns) for cells in shown[: max(rows, 0)]]
 
     def _head(self, now: int, mark: Mapping[str, str]) -> Line:
         run = self.run
@@ -253,18 +252,6 @@ def _fitting(lines: list[Line], rows: int) -> list[Line]:
     chosen = sorted(range(len(lines)), key=lambda at: (-lines[at].weight, -at))[:room]
     hidden = len(lines) - room
     return [lines[at] for at in sorted(chosen)] + [Line([Paint(f"  … {hidden} more steps", "dim")], 0)]
-
-
-def cut_cells(cells: list[Cell], columns: int) -> list[Cell]:
-    """The cells, cut where the line is full; what is data is escaped."""
-    left, kept = columns, list[Cell]()
-    for cell in cells:
-        # What cannot be on the line is not looked at: a message may be long.
-        text = escape((cell.text if isinstance(cell, Paint) else cell)[: columns * 4])
-        shown = cut(text, left) if left > 0 else ""
-        left -= width(shown)
-        kept.append(Paint(shown, cell.style) if isinstance(cell, Paint) else shown)
-    return kept
 
 
 def _words(data: Mapping[str, Any]) -> str:
