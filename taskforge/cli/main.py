@@ -26,6 +26,11 @@ SECTIONS = {
         "workflow": Place(
             "taskforge.cli.workflows", "workflow", "List, show, enable, disable, hold and delete workflows."
         ),
+        "graph": Place(
+            "taskforge.cli.graph",
+            "graph",
+            "Draw a workflow, or a run with the states of its steps.",
+        ),
         "state": Place("taskforge.cli.workflow_state", "state", "A workflow's state: values that outlive its runs."),
     },
     "Values and triggers": {

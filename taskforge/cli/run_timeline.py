@@ -105,7 +105,8 @@ def lines_of(chart: Chart, columns: int, signs: dict[What, str]) -> list[list[Ce
     for head, row in zip(heads, chart.rows, strict=True):
         if row.state:
             taken: list[Cell] = [Paint(f"  {row.took}", "dim")] if has_took and row.took else []
-            lines.append([cut(head, least).ljust(least + 2), *_drawn(chart, row, room, signs), *taken])
+            shown = cut(head, least)
+            lines.append([shown, " " * (least + 2 - width(shown)), *_drawn(chart, row, room, signs), *taken])
         else:
             lines.append([Paint(head, "dim")])
     used = {segment.what for row in chart.rows for segment in row.segments}
