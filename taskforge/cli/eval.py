@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from taskforge.cli.command import Example, Session, command, pass_session
-from taskforge.cli.failure import CommandError
+from taskforge.cli.failure import CommandError, Exit
 from taskforge.cli.shown import encode
 
 
@@ -40,6 +40,8 @@ def evaluate(session: Session, run: str, expression: str, step: str | None, give
     try:
         answer = session.client.post("runs", run, "evaluate", body={k: v for k, v in body.items() if v is not None})
     except CommandError as fault:
+        if step is not None and fault.code == Exit.NOT_FOUND:
+            fault.hint = f"its steps: taskforge runs show {run}"
         places = _places(fault, expression)
         if places:
             fault.lines, fault.message = places, "the expression gives no result"

@@ -43,7 +43,7 @@ def follow_run(session: Session, run_id: str, name: str, limit_s: float | None) 
 
 def come_back(name: str) -> str:
     """How to go on watching a run that goes on."""
-    return f"it goes on; watch it: taskforge runs logs -f {name}   end it: taskforge runs cancel {name}"
+    return f"watch it: taskforge runs logs -f {name}   end it: taskforge runs cancel {name}"
 
 
 def away_words(name: str) -> str:

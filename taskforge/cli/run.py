@@ -86,6 +86,8 @@ def run(session: Session, /, workflow: str, inputs: Sequence[str], wait: str | N
     if wait is None and not follow:
         say_started(session, name, started)
         return Exit.DONE
+    if not session.machine:
+        session.screen.note(f"{name} has started")
     return watch(session, str(started["id"]), name, limit, follow=follow)
 
 
@@ -95,11 +97,9 @@ def watch(session: Session, run_id: str, name: str, limit_s: float | None, *, fo
     from taskforge.cli.run_view import show_run
 
     try:
-        if not session.machine:
-            session.screen.note(f"{name} has started")
         found = follow_run(session, run_id, name, limit_s) if follow else _await_end(session, run_id, name, limit_s)
     except KeyboardInterrupt:
-        raise CommandError(f"stopped watching {name}", hint=come_back(name), code=Exit.INTERRUPTED) from None
+        raise CommandError(f"stopped watching; {name} goes on", hint=come_back(name), code=Exit.INTERRUPTED) from None
     show_run(session, found)
     if found["state"] not in TERMINAL:
         raise CommandError(f"{name} has not ended: it is {found['state']}", hint=_HINT.format(name))

@@ -77,18 +77,32 @@ def list_runs(session: Session, /, states: tuple[str, ...], everything: bool, wa
 
 
 @runs.command(
-    "show", examples=[Example("taskforge runs show uptime#42"), Example("taskforge runs show uptime#42 --all")]
+    "show",
+    examples=[
+        Example("taskforge runs show uptime#42"),
+        Example("taskforge runs show uptime#42 --all"),
+        Example("taskforge runs show uptime#42 --follow"),
+    ],
 )
 @click.argument("run", metavar="RUN")
 @click.option("--steps", type=click.Choice(["none", "failed", "all"]), help="Which steps; as data, else the first 500.")
 @click.option("--all", "everything", is_flag=True, help="Every item of a foreach, not only what failed or goes on.")
+@click.option(
+    "-f", "--follow", is_flag=True, help="Watch until it ends, as `run --follow` does. Exit code 1: not well."
+)
 @pass_session
-def show(session: Session, run: str, steps: str | None, everything: bool) -> None:
+def show(session: Session, run: str, steps: str | None, everything: bool, follow: bool) -> int:
     """Show a run: its steps as a tree, with states, durations, attempts and errors.
 
     Of a foreach or repeat with many items, those that failed or go on are shown, and the others counted.
     """
+    if follow:
+        from taskforge.cli.run import watch
+
+        found = session.client.get("runs", run, steps="none")
+        return watch(session, found["id"], name_of(found), None, follow=True)
     show_run(session, fetch_run(session, run, "all" if everything else steps), everything=everything)
+    return 0
 
 
 for _command in (logs, timeline, cancel, retry, replay, signal):

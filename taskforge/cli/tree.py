@@ -113,6 +113,17 @@ def outline(document: Any) -> dict[str, Place]:
     return found
 
 
+def find_step(document: Any, id: str) -> dict[str, Any] | None:
+    """The step of a document with this id, however deep it stands."""
+    if isinstance(document, dict):
+        if document.get("id") == id and kind_of(document):
+            return document
+        document = list(document.values())
+    if isinstance(document, list):
+        return next((found for entry in document if (found := find_step(entry, id)) is not None), None)
+    return None
+
+
 def kind_of(step: dict[str, Any]) -> str:
     """What kind of step a step of a document is: the key that is its kind's name."""
     return next((str(key) for key in step if key not in _OF_EVERY_KIND), "")
