@@ -32,7 +32,7 @@ def follow_run(session: Session, run_id: str, name: str, limit_s: float | None) 
             if left is not None and left <= 0:
                 break
             news = feed.next(_LOOK_S if left is None else min(_LOOK_S, left))
-            if show.take_all(feed, news) or session.screen.reader_left:
+            if show.take_all(feed, news) or not session.screen.has_reader():
                 break
         # With the steps that a person or a program wants to see of it.
         return fetch_run(session, run_id, "all" if session.machine else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -247,6 +248,17 @@ class Screen:
     def flush(self) -> None:
         """Everything is out, or CommandError says why it is not."""
         self._write(sys.stdout, "")
+
+    def has_reader(self) -> bool:
+        """Does anybody still read standard output? Found out without writing, for who has long nothing to say."""
+        if not self.reader_left and hasattr(select, "poll"):
+            with contextlib.suppress(OSError, ValueError):
+                asked = select.poll()
+                asked.register(sys.stdout.fileno(), 0)
+                if any(event & (select.POLLERR | select.POLLHUP) for _, event in asked.poll(0)):
+                    self.reader_left = True
+                    _discard(sys.stdout)
+        return not self.reader_left
 
     # ---- how
 

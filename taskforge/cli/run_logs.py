@@ -60,8 +60,8 @@ def _following(session: Session, run: str, past: Iterator[Any], after: str) -> I
     yield from past
     feed = Feed(session.client, found["id"], after)
     try:
-        while True:
-            news = feed.next(1.0)
+        while session.machine or session.screen.has_reader():
+            news = feed.next(0.5)
             if isinstance(news, GivenUp):
                 raise _given_up(news.fault, name)
             if isinstance(news, Away) and not told:

@@ -27,7 +27,7 @@ def watch_runs(session: Session, chosen: Mapping[str, Any]) -> None:
     seen: dict[str, tuple[Any, ...]] = {}
     away: float | None = None
     try:
-        while not screen.reader_left:
+        while screen.has_reader():
             page = _look(session, chosen)
             if page is None:
                 away = _wait_for(session, away, clock.monotonic())

@@ -76,7 +76,7 @@ class Watched:
             return
         if event.kind == "run":
             self._take_run(data, at)
-        elif event.kind in ("step", "attempt") and isinstance(data.get("step"), str):
+        elif event.kind in ("step", "attempt") and isinstance(data.get("step"), str) and data["step"]:
             node = self._node(data["step"])
             if event.kind == "attempt":
                 node.words = _words(data)
