@@ -25,7 +25,7 @@ from taskforge.store.sqlite import (
     runs,
     workflow_state,
 )
-from taskforge.store.sqlite.verbs import Verbs, journal_of
+from taskforge.store.sqlite.verbs import SHORT, Verbs, journal_of
 
 
 class RunVerbs(Verbs):
@@ -35,7 +35,9 @@ class RunVerbs(Verbs):
 
     async def start_run(self, new: NewRun, changes: Changes) -> StartedRun:
         large = await self._encode(changes, new)
-        return await self._writer.enqueue(runs.start_run, new, changes, journal_of(changes), large)
+        return await self._writer.enqueue(
+            runs.start_run, new, changes, journal_of(changes), large, is_short=large is None
+        )
 
     async def start_runs(self, runs_: Sequence[tuple[NewRun, Changes]]) -> list[StartedRun]:
         work = [(new, changes, journal_of(changes), await self._encode(changes, new)) for new, changes in runs_]
@@ -61,7 +63,13 @@ class RunVerbs(Verbs):
 
     async def _apply(self, changes: Changes) -> int | None:
         large = await self._encode(changes)
-        return await self._writer.enqueue(runs.apply_changes, changes, journal_of(changes), large)
+        return await self._writer.enqueue(
+            runs.apply_changes,
+            changes,
+            journal_of(changes),
+            large,
+            is_short=large is None and len(changes.steps) <= SHORT,
+        )
 
     # ---- runs: ownership and leases
 
@@ -106,6 +114,11 @@ class RunVerbs(Verbs):
 
     async def next_due(self, *, suspects: bool = False, slots: bool = True, held: Sequence[str] = ()) -> int | None:
         return await self._readers.submit(leases.next_due, suspects, slots, held)
+
+    async def find_started(
+        self, workflow: str, idempotency_key: str, request_hash: str | None, now: int
+    ) -> StartedRun | None:
+        return await self._readers.submit(runs.find_started, workflow, idempotency_key, request_hash, now)
 
     async def find_oldest_placed(self, place: str) -> int | None:
         return await self._readers.submit(consequences.find_oldest_placed, place)
