@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
@@ -20,6 +21,8 @@ _CODES = {400: Exit.USAGE, 401: Exit.UNREACHABLE, 403: Exit.UNREACHABLE, 404: Ex
 _LISTS = {"workflows": "workflow list", "runs": "runs list", "dead-letters": "dead list", "tokens": "token list",
           "secrets": "secret list", "vars": "var list"}  # fmt: skip
 _NO_SUCH_CALL = "there is nothing at this address"  # as the server says it of a path that no route has
+_PASSING = frozenset({408, 429, 500, 502, 503, 504, 507})
+"""Answers after which the same call may be taken."""
 _CONNECT_S = 5.0
 _ANSWER_S = 60.0
 _DOCUMENTS_S = 900.0
@@ -107,6 +110,21 @@ class Client:
             if not cursor:
                 return
 
+    def stream(self, *path: str, headers: Mapping[str, str]) -> Iterator[str]:
+        """The lines of an answer that goes on, as they come; they end with it, whoever brought that about."""
+        sent = {"accept": "text/event-stream", **headers}
+        if self.connection.token:
+            sent["authorization"] = f"Bearer {self.connection.token}"
+        url = "/v1/" + "/".join(_segment(part) for part in path)
+        with self._guarded():
+            if self._http is None:
+                self._http = self._open()
+            with self._http.stream("GET", url, headers=sent) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise self._refusal(answer)
+                yield from answer.iter_lines()
+
     def alive(self) -> str | None:
         """What keeps the server from working, or None when it is ready. CommandError when there is no server."""
         answer = self._send("GET", "/readyz")
@@ -162,11 +180,19 @@ class Client:
         import httpx2
 
         patience = answer_s or self._answer_s
-        try:
+        with self._guarded(patience):
             if self._http is None:
                 self._http = self._open()
             timeout = httpx2.Timeout(patience, connect=self._connect_s)
             return self._http.request(method, url, timeout=timeout, **request)
+
+    @contextmanager
+    def _guarded(self, patience: float = _ANSWER_S) -> Iterator[None]:
+        """What goes wrong on the way becomes a CommandError."""
+        import httpx2
+
+        try:
+            yield
         except httpx2.TimeoutException as error:
             early = isinstance(error, httpx2.ConnectTimeout)
             words = f"does not answer within {self._connect_s if early else patience:g} s"
@@ -249,7 +275,7 @@ class Client:
             hint=str(hint) if hint else None,
             code=_CODES.get(status, Exit.FAILED),
             lines=[place_line(error) for error in errors],
-            refused=True,
+            refused=status not in _PASSING,
             errors=errors,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,3 +74,11 @@ def world(tmp_path_factory: pytest.TempPathFactory, forked: ForkedCli) -> Iterat
     folder = tmp_path_factory.mktemp("world")
     with running_server(folder) as found:
         yield World(found, forked, folder).prepare()
+
+
+@pytest.fixture
+def nobody() -> str:
+    """The address of a port on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
