@@ -23,7 +23,7 @@ import uvicorn
 from taskforge import __version__
 from taskforge.api.server import create_api, http_protocol
 from taskforge.config import Settings, create_home, load_settings
-from taskforge.config.home import DATABASE_FILE
+from taskforge.config.home import DATABASE_FILE, LOG_FILE
 from taskforge.config.lock import HomeLock
 from taskforge.core.clock import SystemClock
 from taskforge.core.definition import Definition, DefinitionLimits, load_plan, parse_definition
@@ -46,6 +46,7 @@ from taskforge.engine.workflow_state import WorkflowState
 from taskforge.expressions.evaluator import Evaluator, Limits
 from taskforge.expressions.jq_check import jq_problems
 from taskforge.expressions.template import parse_template
+from taskforge.observe.log_file import keep_small
 from taskforge.observe.logs import configure_logging, get_logger
 from taskforge.security.egress import EgressPolicy, parse_networks
 from taskforge.security.keys import read_key
@@ -195,11 +196,13 @@ class Server:
         serving.add_done_callback(lambda task: self._web_ended(task, web))
         await asyncio.wait([serving, asyncio.create_task(web.ready.wait())], return_when=asyncio.FIRST_COMPLETED)
         url = _url(settings, self._sock)
-        lock.announce(url)
+        ready_at = self.clock.wall()
+        lock.announce(url, ready_at=ready_at)
         if not self._stop.is_set():
             print(f"taskforge {__version__} is ready at {url} (home {settings.home})", flush=True)
             log.info("ready", url=url, home=str(settings.home), pid=os.getpid(), node=self.node)
         await self._stop.wait()
+        lock.announce(url, ready_at=ready_at, stopping=True)
         await triggers.stop()
         await self._shut_down(service, timers, executor, drivers)
         web.should_exit = True
@@ -329,6 +332,7 @@ def serve(home: Path, flags: Mapping[str, str | int], make: type[Server] = Serve
         create_home(home)
         settings = load_settings(home, os.environ, dict(flags))
         configure_logging(settings.log.level, settings.log.format)
+        keep_small(home / LOG_FILE, settings.log.file_mib * 1024 * 1024)
         lock = HomeLock(home)
         try:
             _check_tls(settings)

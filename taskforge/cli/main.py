@@ -19,6 +19,7 @@ SECTIONS = {
         "down": Place("taskforge.cli.background", "down", "Stop the server; attempts get their grace time."),
         "serve": Place("taskforge.cli.server", "serve", "Run the server in the foreground."),
         "status": Place("taskforge.cli.server", "status", "Show what runs, and where."),
+        "logs": Place("taskforge.cli.logs", "logs", "Show the server's log: serve.log in the home."),
     },
     "Workflows": {
         "validate": Place("taskforge.cli.documents", "validate", "Check workflow files; needs no server."),
