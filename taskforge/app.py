@@ -12,7 +12,6 @@ import os
 import platform
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from taskforge.api.server import create_api, http_protocol
 from taskforge.config import Settings, create_home, load_settings
 from taskforge.config.home import DATABASE_FILE, LOG_FILE
 from taskforge.config.lock import HomeLock
+from taskforge.config.tls import check_tls
 from taskforge.core.clock import SystemClock
 from taskforge.core.definition import Definition, DefinitionLimits, load_plan, parse_definition
 from taskforge.core.errors import StartupError, TaskForgeError
@@ -335,7 +335,7 @@ def serve(home: Path, flags: Mapping[str, str | int], make: type[Server] = Serve
         keep_small(home / LOG_FILE, settings.log.file_mib * 1024 * 1024)
         lock = HomeLock(home)
         try:
-            _check_tls(settings)
+            check_tls(settings)
             sock = _listen(settings)
             _warn(settings)
             return _run(make, settings, sock, lock)
@@ -357,26 +357,6 @@ def _run(make: type[Server], settings: Settings, sock: socket.socket, lock: Home
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(main())
     return asyncio.run(main())
-
-
-def _check_tls(settings: Settings) -> None:
-    """Read certificate and key once, so that what is wrong with them is told before anything starts."""
-    server = settings.server
-    if not server.tls_cert:
-        return
-    cert, key = settings.home / server.tls_cert, settings.home / server.tls_key
-    for path in (cert, key):
-        try:
-            path.read_bytes()
-        except OSError as error:
-            raise StartupError(f"cannot read {path} ([server] tls_cert, tls_key): {error.strerror}") from None
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, lambda: "")
-    except (OSError, ValueError) as error:  # SSLError is an OSError
-        raise StartupError(
-            f"{cert} and {key} cannot be used for TLS ({getattr(error, 'reason', None) or error}): they must be a "
-            "certificate and its key, both PEM, the key without a passphrase"
-        ) from None
 
 
 def _listen(settings: Settings) -> socket.socket:

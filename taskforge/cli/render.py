@@ -130,6 +130,11 @@ class Screen:
             return os.get_terminal_size(stream.fileno()).columns or 80
         return 80
 
+    @property
+    def unicode(self) -> bool:
+        """Can standard output show more than ASCII?"""
+        return _unicode(sys.stdout)
+
     def mark(self, name: str) -> str:
         """One character for a state."""
         return (_MARKS if _unicode(sys.stdout) else _PLAIN_MARKS).get(name, "?")
