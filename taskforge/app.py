@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import platform
 import signal
@@ -103,6 +104,8 @@ class Server:
         self.settings = settings
         self.clock = SystemClock()
         self.node = self.clock.new_id("node")
+        self.machine = False
+        """Is the ready line for a program?"""
         self._sock = sock
         self._failure: BaseException | None = None
         self._stop = asyncio.Event()
@@ -199,7 +202,7 @@ class Server:
         ready_at = self.clock.wall()
         lock.announce(url, ready_at=ready_at)
         if not self._stop.is_set():
-            print(f"taskforge {__version__} is ready at {url} (home {settings.home})", flush=True)
+            print(_ready_line(url, settings.home, machine=self.machine), flush=True)
             log.info("ready", url=url, home=str(settings.home), pid=os.getpid(), node=self.node)
         await self._stop.wait()
         lock.announce(url, ready_at=ready_at, stopping=True)
@@ -323,8 +326,10 @@ class _Web(uvicorn.Server):
         yield
 
 
-def serve(home: Path, flags: Mapping[str, str | int], make: type[Server] = Server) -> int:
+def serve(home: Path, flags: Mapping[str, str | int], make: type[Server] = Server, *, machine: bool = False) -> int:
     """Run the server in the foreground until it ends. Returns 0, or 1 after one clear line on stderr.
+
+    `machine`: the ready line is a JSON object.
 
     `make` puts the parts together: a test gives one that wraps them.
     """
@@ -338,7 +343,7 @@ def serve(home: Path, flags: Mapping[str, str | int], make: type[Server] = Serve
             check_tls(settings)
             sock = _listen(settings)
             _warn(settings)
-            return _run(make, settings, sock, lock)
+            return _run(make, settings, sock, lock, machine)
         finally:
             lock.release()
     except TaskForgeError as error:
@@ -347,9 +352,11 @@ def serve(home: Path, flags: Mapping[str, str | int], make: type[Server] = Serve
         return 1
 
 
-def _run(make: type[Server], settings: Settings, sock: socket.socket, lock: HomeLock) -> int:
+def _run(make: type[Server], settings: Settings, sock: socket.socket, lock: HomeLock, machine: bool) -> int:
     async def main() -> int:
-        return await make(settings, sock).run(lock)
+        server = make(settings, sock)
+        server.machine = machine
+        return await server.run(lock)
 
     if sys.platform != "win32" and platform.python_implementation() == "CPython":
         import uvloop
@@ -357,6 +364,12 @@ def _run(make: type[Server], settings: Settings, sock: socket.socket, lock: Home
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(main())
     return asyncio.run(main())
+
+
+def _ready_line(url: str, home: Path, *, machine: bool) -> str:
+    if machine:
+        return json.dumps({"server": url, "pid": os.getpid(), "home": str(home), "version": __version__})
+    return f"taskforge {__version__} is ready at {url} (home {home})"
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -13,6 +13,8 @@ from taskforge.cli.render import Cell, Paint
 if TYPE_CHECKING:
     from taskforge.config.lock import Holder
 
+_SILENCE_S = 5.0
+
 
 @command(
     "init",
@@ -59,8 +61,8 @@ def init(session: Session) -> int:
 def serve(session: Session, host: str | None, port: int | None) -> int:
     """Run the server in the foreground.
 
-    In a new home it does what `init` does first. Prints one line when it is ready. Ctrl-C or SIGTERM ends it: running
-    attempts get a grace time, and what they leave goes on at the next start.
+    In a new home it does what `init` does first. Prints one line when it is ready, a JSON object with -o json. Ctrl-C
+    or SIGTERM ends it: running attempts get a grace time, and what they leave goes on at the next start.
     """
     from taskforge.app import serve as run_server
     from taskforge.config.reading import resolve_home
@@ -70,7 +72,7 @@ def serve(session: Session, host: str | None, port: int | None) -> int:
         given["server.host"] = host
     if port is not None:
         given["server.port"] = port
-    return run_server(resolve_home(session.screen.environ), given)
+    return run_server(resolve_home(session.screen.environ), given, machine=session.machine)
 
 
 @command("version", examples=[Example("taskforge version"), Example("taskforge version -o json")])
@@ -95,6 +97,8 @@ def status(session: Session) -> int:
     """
     client, screen = session.client, session.screen
     holder = _holder(session)
+    if holder is not None:
+        _refuse_silence(session, holder)
     try:
         hindrance = client.alive()
         stats: dict[str, Any] = client.get("stats")
@@ -133,6 +137,16 @@ def _holder(session: Session) -> Holder | None:
     return read_holder(connection.home) if connection.local and is_held(connection.home) else None
 
 
+def _refuse_silence(session: Session, holder: Holder) -> None:
+    """A server that hangs takes connections and never answers: that is told within seconds."""
+    from taskforge.cli.probing import probe
+
+    connection = session.client.connection
+    if holder.url and probe(connection.url, patience_s=_SILENCE_S) is None:
+        fault = CommandError(f"there is no answer at {connection.url}", code=Exit.UNREACHABLE)
+        raise _explained(session, fault, holder)
+
+
 def _time(holder: Holder | None) -> str | None:
     from taskforge.core.clock import to_rfc3339
 
@@ -147,7 +161,7 @@ def _explained(session: Session, fault: CommandError, holder: Holder | None) -> 
     if holder is not None and not fault.refused:
         return CommandError(
             f"process {holder.pid} serves {connection.home}, but {fault.message}",
-            hint="it may be starting, or hang; its log says more: taskforge logs",
+            hint="it may be starting, or hang; its log says more: taskforge logs   (and: taskforge doctor)",
             code=Exit.UNREACHABLE,
         )
     if holder is None and fault.refused:

@@ -65,8 +65,8 @@ def check_database(path: Path, now: int, *, served: bool, quick: bool) -> tuple[
         fix = "end what reads the database for long (another program, a backup)" if served else "taskforge up"
         found.append(warning("WAL_LARGE", words, fix))
     try:
-        with reading(path, served=served) as session:
-            inside = list(_look_inside(session, path, served=served, quick=quick, log=outside.log_size is not None))
+        with reading(path) as session:
+            inside = list(_look_inside(session, path, served=served, quick=quick))
             readable = not any(
                 finding.code in ("DB_NEWER", "DB_ALTERED", "DB_OLDER", "DB_FOREIGN") for finding in inside
             )
@@ -101,7 +101,7 @@ def _judge_outside(path: Path, kind: str, size: int, wanted: int, log_size: int 
     return None
 
 
-def _look_inside(session: Session, path: Path, *, served: bool, quick: bool, log: bool) -> Iterator[Finding]:
+def _look_inside(session: Session, path: Path, *, served: bool, quick: bool) -> Iterator[Finding]:
     from taskforge.store.sqlite import health
     from taskforge.store.sqlite.marks import missing_log, was_open
 
@@ -110,18 +110,18 @@ def _look_inside(session: Session, path: Path, *, served: bool, quick: bool, log
         yield failure("DB_FOREIGN", f"{path} has no tables of TaskForge", _RESTORE)
         return
     parts: list[tuple[str, Callable[[Session], list[str]]]] = [
+        ("DB_DAMAGED", health.find_damage),
         ("DB_ORPHANS", health.find_orphans),
         ("DB_COUNTS", health.find_wrong_counts),
         ("DB_INVARIANT", health.find_broken_invariants),
     ]
     if quick:
         yield note("DB_NOT_READ", "the file was not read as a whole", "taskforge doctor")
-    else:
-        parts.insert(0, ("DB_DAMAGED", health.find_damage))
+        parts = []
     schema = _judge_schema(session, path)
     if schema is not None:
         yield schema
-        parts = parts[:1] if not quick else []
+        parts = parts[:1]
     for code, part in parts:
         texts = health.look(session, part)
         if not texts:
@@ -129,12 +129,26 @@ def _look_inside(session: Session, path: Path, *, served: bool, quick: bool, log
         met = any(text.startswith("damage met") for text in texts)
         fix = _RESTORE if met or code in ("DB_DAMAGED", "DB_ORPHANS") else _REPORT
         yield failure("DB_DAMAGED" if met else code, _counted(texts), fix)
-    if schema is None and not served and was_open(session.conn):
-        if log:
+    if schema is None and was_open(session.conn):
+        yield from _judge_mark(path, missing_log(path), served=served)
+
+
+def _judge_mark(path: Path, words: str, *, served: bool) -> Iterator[Finding]:
+    """The file says that it is open: then its log must be there."""
+    from taskforge.store.sqlite.opening import wal_path
+
+    log = wal_path(path)
+    if log.exists():
+        if not served:
             yield note("DB_NOT_CLOSED", "the last server was ended at once; the next start takes its log in")
-        else:
-            fix = f"put {path.name}-wal back beside it before a server starts; or compare with a backup, then start"
-            yield failure("DB_LOG_MISSING", missing_log(path), fix)
+    elif served:
+        words = f"{log} was deleted while a server uses it: other programs, and a backup of files, see old data"
+        yield failure(
+            "DB_LOG_MISSING", words, "taskforge down && taskforge up   (the server still has it, and takes it in)"
+        )
+    else:
+        fix = f"put {log.name} back beside it before a server starts; or compare with a backup, then start"
+        yield failure("DB_LOG_MISSING", words, fix)
 
 
 def _counted(texts: list[str]) -> str:

@@ -1,7 +1,7 @@
 """Looking at a database file from outside, beside a server or without one, and leaving no trace.
 
-A file that was closed has no log: it is read as it lies. One with a log, or one that is being served, is read as any
-reader does; then the log is never moved, not even by the last connection that closes.
+A file that was closed has no log: it is read as it lies. One with a log is read as any reader does; then the log is
+never moved, not even by the last connection that closes. A log that was deleted under a server is not made anew.
 """
 
 from __future__ import annotations
@@ -81,10 +81,9 @@ def _is_foreign_log(log: Path, page_size: int) -> bool:
 
 
 @contextlib.contextmanager
-def reading(path: Path, *, served: bool) -> Iterator[Session]:
+def reading(path: Path) -> Iterator[Session]:
     """A session that changes nothing, not even the files beside the database. Raises apsw.Error."""
-    log = wal_path(path)
-    if served or log.exists():
+    if wal_path(path).exists():
         conn = open_connection(path)
     else:
         flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI

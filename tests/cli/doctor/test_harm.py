@@ -57,6 +57,14 @@ def test_what_a_crash_left_in_the_log_is_there_after_doctor(tmp_path: Path) -> N
         assert server.run_cli("doctor", "-q").stdout == ""
 
 
+def test_a_log_that_was_deleted_under_a_server_is_told_and_not_made_anew(tmp_path: Path) -> None:
+    with running_server(tmp_path) as server:
+        (server.home / "taskforge.db-wal").unlink()
+        done = server.run_cli("doctor", "-q")
+        assert (done.returncode, done.stdout) == (1, "DB_LOG_MISSING\n")
+        assert not (server.home / "taskforge.db-wal").exists()
+
+
 @given(seed=st.integers(0, 2**32), kind=st.sampled_from(["flip", "cut", "zero", "noise"]))
 @settings(max_examples=40, deadline=None)
 def test_no_damage_of_the_file_brings_doctor_down(
