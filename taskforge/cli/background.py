@@ -68,7 +68,8 @@ def up(session: Session, host: str | None, port: int | None, timeout: str) -> in
         if isinstance(fault, ServerEnded) and is_held(home) and _await_other(home, limit_s):
             return _runs_already(session, home, arguments)  # another `up` was quicker
         if isinstance(fault, CommandError):
-            fault.hint = f"all it said: {home / LOG_FILE}"
+            fault.hint = _who_is_there(fault.lines, settings.server.port if port is None else port)
+            fault.hint += f"all it said: {home / LOG_FILE}"
         raise
     warnings = child.warnings()
     told = [words for words in report.warnings if words not in warnings]
@@ -133,6 +134,14 @@ def down(session: Session, timeout: str | None, kill: bool) -> int:
         words = "was ended at once; what was under way goes on at the next start" if killed else "has ended"
         screen.line(Paint("✔", "green"), f" the server (process {holder.pid}) {words}")
     return Exit.DONE
+
+
+def _who_is_there(said: list[str], port: int) -> str:
+    """The program on a port that is taken, where it can be seen."""
+    from taskforge.cli.doctor.listeners import find_listener
+
+    who = find_listener(port) if any("address already in use" in line for line in said) else None
+    return f"{who} listens there; " if who else ""
 
 
 def seconds(text: str, option: str) -> float:

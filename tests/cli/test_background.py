@@ -190,6 +190,19 @@ def test_the_log_is_put_aside_while_the_server_runs(tmp_path: Path) -> None:
     assert json.loads(newest[0])["n"] == json.loads(older.read_text().splitlines()[-1])["n"] + 1
 
 
+def test_a_log_that_has_grown_is_put_aside_at_the_start(tmp_path: Path) -> None:
+    from taskforge.observe.log_file import older, open_log
+
+    path = tmp_path / "serve.log"
+    path.write_bytes(b"x" * 100)
+    path.chmod(0o644)
+    os.close(open_log(path, 101))
+    assert (path.stat().st_size, path.stat().st_mode & 0o777) == (100, 0o600)
+    older(path).write_text("older still")
+    os.close(open_log(path, 100))
+    assert (path.stat().st_size, older(path).stat().st_size) == (0, 100)
+
+
 def test_a_log_that_is_not_the_homes_is_left_alone(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from taskforge.observe import logs, log_file; "

@@ -88,7 +88,7 @@ def examine(home: Path, environ: Mapping[str, str], *, quick: bool = False, serv
     now = SystemClock().wall()
     found.append(check_clock(now, None if rows is None else rows.newest))
     found += check_zones([] if rows is None else rows.zones, now)
-    found += _server(home, settings, served)
+    found += _server(home, settings, served, environ)
     found += check_elsewhere(server, environ)
     if rows is not None:
         found += check_work(rows, now, served=served)
@@ -112,12 +112,15 @@ def _database(home: Path, *, quick: bool) -> tuple[bool, list[Finding], Rows | N
     return served, findings, rows
 
 
-def _server(home: Path, settings: Settings | None, served: bool) -> list[Finding]:
+def _server(home: Path, settings: Settings | None, served: bool, environ: Mapping[str, str]) -> list[Finding]:
     from taskforge.cli.doctor.serving import check_running, check_stopped
     from taskforge.config.lock import read_holder
 
     holder = read_holder(home)
-    return [*(check_running(holder, settings) if served else check_stopped(home, holder, settings))]
+    if not served:
+        return [*check_stopped(home, holder, settings)]
+    elsewhere = environ.get("TASKFORGE_SERVER")
+    return [*check_running(holder, settings, None if elsewhere else environ.get("TASKFORGE_TOKEN"))]
 
 
 def _show(session: Session, finding: Finding) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -16,13 +17,17 @@ def find_listener(port: int, processes: Path = Path("/proc")) -> str | None:
     if not inodes:
         return None
     for process in processes.glob("[0-9]*"):
-        try:
-            links = {str(entry.readlink()) for entry in (process / "fd").iterdir()}
-        except OSError:  # of another user, or gone by now
-            continue
-        if links & inodes:
+        if inodes & set(_links(process / "fd")):
             return f"process {process.name} ({_name(process)})"
     return None
+
+
+def _links(descriptors: Path) -> Iterator[str]:
+    """What a process has open; nothing where it is another user's."""
+    with contextlib.suppress(OSError):
+        for entry in descriptors.iterdir():
+            with contextlib.suppress(OSError):  # closed since
+                yield str(entry.readlink())
 
 
 def _inodes(port: int, processes: Path) -> Iterator[str]:

@@ -27,8 +27,9 @@ def check_stopped(home: Path, holder: Holder | None, settings: Settings | None) 
         yield check_port(settings.server.host, settings.server.port, "https" if settings.server.tls_cert else "http")
 
 
-def check_running(holder: Holder | None, settings: Settings | None) -> Iterator[Finding]:
-    """A process holds the home: it must answer, be ready, be of this version, and take the token."""
+def check_running(holder: Holder | None, settings: Settings | None, given: str | None = None) -> Iterator[Finding]:
+    """A process holds the home: it must answer, be ready, be of this version, and take the tokens: that of the
+    configuration, and the one that is `given` to commands instead."""
     who = f"process {holder.pid}" if holder else "a process that serve.pid does not name"
     kill = "taskforge down --timeout 10s --kill && taskforge up   (nothing that was accepted is lost)"
     if holder is None or not holder.url:
@@ -53,7 +54,10 @@ def check_running(holder: Holder | None, settings: Settings | None) -> Iterator[
         yield ok("SERVER_READY", f"{who} is ready at {url}{held}")
     yield from _check_version(probe(url, "/openapi.json"))
     if settings is not None and settings.auth.token:
-        yield check_token(url, settings)
+        fix = f"the token in config.toml was changed since the server started: {_RESTART}"
+        yield check_token(url, settings, settings.auth.token, "the token of the configuration", fix)
+    if settings is not None and given:
+        yield check_token(url, settings, given, "TASKFORGE_TOKEN of this shell", "unset TASKFORGE_TOKEN")
 
 
 def _check_version(answer: Probe | None) -> Iterator[Finding]:
@@ -65,21 +69,22 @@ def _check_version(answer: Probe | None) -> Iterator[Finding]:
         yield warning("VERSION_DIFFERS", f"the server is TaskForge {version}, this program is {__version__}", _RESTART)
 
 
-def check_token(url: str, settings: Settings) -> Finding:
-    """Try the token of the configuration on a call that changes nothing."""
+def check_token(url: str, settings: Settings, token: str, what: str, fix: str) -> Finding:
+    """Try a token on a call that changes nothing."""
     from taskforge.cli.client import Client
     from taskforge.cli.connection import Connection, own_certificate
     from taskforge.cli.failure import CommandError
 
-    client = Client(Connection(url, settings.auth.token, True, settings.home, own_certificate(settings)))
+    if not all("!" <= char <= "~" for char in token):
+        return failure("TOKEN_REFUSED", f"{what} has characters that no token has", fix)
+    client = Client(Connection(url, token, True, settings.home, own_certificate(settings)))
     try:
         client.get("stats")
     except CommandError as error:
-        fix = f"the token in config.toml was changed since the server started: {_RESTART}"
-        return failure("TOKEN_REFUSED", f"the token of the configuration does not open {url}: {error.message}", fix)
+        return failure("TOKEN_REFUSED", f"{what} does not open the server: {error.message}", fix)
     finally:
         client.close()
-    return ok("TOKEN_OK", "the token of the configuration is accepted")
+    return ok("TOKEN_OK", f"{what} is accepted")
 
 
 def check_elsewhere(server: str | None, environ: Mapping[str, str]) -> Iterator[Finding]:

@@ -377,6 +377,8 @@ def _(patient: Patient) -> list[Finding]:
         found = patient.examine(TASKFORGE_SERVER__PORT=port)
     (taken,) = [finding for finding in found if finding.code == "PORT_TAKEN"]
     assert "a TaskForge server of another home" in taken.message
+    if os.path.exists("/proc/net/tcp"):
+        assert f"process {os.getpid()}" in taken.message
     return found
 
 
@@ -473,6 +475,14 @@ def test_a_server_that_works_is_found_ready_and_its_token_good(server: ServerPro
     assert done.returncode == 0, done.stdout
     found = {finding["code"]: finding["level"] for finding in json.loads(done.stdout)["findings"]}
     assert found["SERVER_READY"] == found["TOKEN_OK"] == found["DB_OK"] == found["WORK_OK"] == "ok"
+
+
+def test_a_token_that_the_server_does_not_know_is_found(server: ServerProcess) -> None:
+    of_the_shell = server.run_cli("doctor", "-o", "json", TASKFORGE_TOKEN="tf_another")
+    refused = [each for each in json.loads(of_the_shell.stdout)["findings"] if each["code"] == "TOKEN_REFUSED"]
+    assert (of_the_shell.returncode, len(refused), refused[0]["fix"]) == (1, 1, "unset TASKFORGE_TOKEN")
+    changed = server.run_cli("doctor", "-q", TASKFORGE_AUTH__TOKEN="tf_changed_since_the_start")
+    assert (changed.returncode, changed.stdout) == (1, "TOKEN_REFUSED\n")
 
 
 def test_every_code_has_a_test_that_plants_its_fault() -> None:
