@@ -14,8 +14,8 @@ from taskforge.cli.failure import Exit
 from taskforge.cli.render import Paint
 
 if TYPE_CHECKING:
-    from taskforge.cli.doctor.database import Rows
     from taskforge.config.settings import Settings
+    from taskforge.store.sqlite.inspecting import Rows
 
 _MARKS: Final = {
     Level.OK: ("✔", "+", "green"),

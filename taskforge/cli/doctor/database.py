@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from taskforge.cli.doctor.finding import Finding, failure, note, ok, warning
-from taskforge.cli.doctor.key import Sealed
 
 if TYPE_CHECKING:
     from taskforge.store.sqlite.connection import Session
+    from taskforge.store.sqlite.inspecting import Rows
 
 _RESTORE: Final = "taskforge down, keep a copy of the home, then: taskforge db restore BACKUP"
 _REPORT: Final = "keep a copy (taskforge db backup) and report it; what it concerns: taskforge db check"
@@ -19,29 +18,11 @@ _WAL_BYTES: Final = 64 * 1024 * 1024
 _MIB: Final = 1024 * 1024
 
 
-@dataclass
-class Rows:
-    """What other checks want to know of the database's content. Times are milliseconds UTC."""
-
-    newest: int | None = None
-    sealed: list[Sealed] = field(default_factory=list)
-    zones: list[tuple[str, str]] = field(default_factory=list)
-    """Workflow/trigger, and its time zone."""
-    expired: list[tuple[str, int]] = field(default_factory=list)
-    abandoned: list[str] = field(default_factory=list)
-    overdue_runs: list[tuple[str, int, bool]] = field(default_factory=list)
-    """Run, since when, and whether it needs a slot."""
-    overdue_schedules: list[tuple[str, int]] = field(default_factory=list)
-    suspects: list[str] = field(default_factory=list)
-    holds: list[str] = field(default_factory=list)
-    open_letters: int = 0
-
-
 def check_database(path: Path, now: int, *, served: bool, quick: bool) -> tuple[list[Finding], Rows | None]:
     """Everything about the file, and its rows if they can be read. Changes nothing."""
     import apsw
 
-    from taskforge.store.sqlite.inspecting import look_outside, reading
+    from taskforge.store.sqlite.inspecting import look_outside, read_rows, reading
     from taskforge.store.sqlite.place import doubts_about
 
     try:
@@ -70,7 +51,7 @@ def check_database(path: Path, now: int, *, served: bool, quick: bool) -> tuple[
             readable = not any(
                 finding.code in ("DB_NEWER", "DB_ALTERED", "DB_OLDER", "DB_FOREIGN") for finding in inside
             )
-            rows = _read_rows(session, now, served=served) if readable else None
+            rows = read_rows(session, now, served=served) if readable else None
     except (apsw.CorruptError, apsw.NotADBError) as error:
         return [*found, failure("DB_DAMAGED", f"{path} is damaged ({error})", _RESTORE)], None
     except apsw.Error as error:
@@ -173,23 +154,6 @@ def _judge_schema(session: Session, path: Path) -> Finding | None:
         words = f"{path} has schema {len(applied)}, this program has {len(known)}; the next start migrates it"
         return note("DB_OLDER", words, "taskforge up   (a backup is made before)")
     return None
-
-
-def _read_rows(session: Session, now: int, *, served: bool) -> Rows:
-    rows = Rows()
-    rows.newest = session.rows("check_newest_time")[0][0]
-    rows.sealed = [Sealed(*row) for row in session.rows("check_sealed")]
-    rows.zones = [(name, zone or "UTC") for name, zone in session.rows("check_schedule_zones")]
-    rows.expired = session.rows("check_expired_leases", (now - 5_000,))
-    rows.abandoned = [name for name, _ in session.rows("check_held_by_the_dead", (not served,))]
-    rows.overdue_runs = [
-        (name, at, bool(slot)) for name, at, slot in session.rows("check_overdue_runs", (now - 60_000,))
-    ]
-    rows.overdue_schedules = session.rows("check_overdue_schedules", (now - 60_000,))
-    rows.suspects = [name for (name,) in session.rows("check_suspect_runs")]
-    rows.holds = [name for (name,) in session.rows("check_holds")]
-    rows.open_letters = session.rows("check_open_letters")[0][0]
-    return rows
 
 
 def _unreadable(path: Path, words: str) -> Finding:

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from taskforge.cli.doctor.finding import Finding, failure, note, ok, some
 from taskforge.config.home import DATABASE_FILE, KEY_FILE
 
+if TYPE_CHECKING:
+    from taskforge.store.sqlite.inspecting import Sealed
+
 _BACK = "put secret.key back from your backup"
-
-
-class Sealed(NamedTuple):
-    """A stored secret; `key_id` names the key that it was sealed with."""
-
-    name: str
-    sealed: bytes
-    key_id: str
 
 
 def check_key(home: Path, secrets: Sequence[Sealed] | None) -> Iterator[Finding]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from taskforge.cli.doctor.database import Rows
 from taskforge.cli.doctor.finding import Finding, failure, note, ok, some, warning
+
+if TYPE_CHECKING:
+    from taskforge.store.sqlite.inspecting import Rows
 
 _START = "taskforge up"
 _RESTART = "taskforge logs --level warning, then: taskforge down && taskforge up"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -35,6 +36,32 @@ class Outside(NamedTuple):
     wanted: int = 0
     log_size: int | None = None
     log_is_foreign: bool = False
+
+
+class Sealed(NamedTuple):
+    """A stored secret; `key_id` names the key that it was sealed with."""
+
+    name: str
+    sealed: bytes
+    key_id: str
+
+
+@dataclass
+class Rows:
+    """What is late, left behind or to be compared. Times are milliseconds UTC."""
+
+    newest: int | None = None
+    sealed: list[Sealed] = field(default_factory=list)
+    zones: list[tuple[str, str]] = field(default_factory=list)
+    """Workflow/trigger, and its time zone."""
+    expired: list[tuple[str, int]] = field(default_factory=list)
+    abandoned: list[str] = field(default_factory=list)
+    overdue_runs: list[tuple[str, int, bool]] = field(default_factory=list)
+    """Run, since when, and whether it needs a slot."""
+    overdue_schedules: list[tuple[str, int]] = field(default_factory=list)
+    suspects: list[str] = field(default_factory=list)
+    holds: list[str] = field(default_factory=list)
+    open_letters: int = 0
 
 
 def look_outside(path: Path) -> Outside:
@@ -93,3 +120,21 @@ def reading(path: Path) -> Iterator[Session]:
         yield Session(conn, load_queries("sqlite"))
     finally:
         conn.close()
+
+
+def read_rows(session: Session, now: int, *, served: bool) -> Rows:
+    """Read them; `served`: a server of now has the database, so that what others hold is held by the dead."""
+    rows = Rows()
+    rows.newest = session.rows("check_newest_time")[0][0]
+    rows.sealed = [Sealed(*row) for row in session.rows("check_sealed")]
+    rows.zones = [(name, zone or "UTC") for name, zone in session.rows("check_schedule_zones")]
+    rows.expired = session.rows("check_expired_leases", (now - 5_000,))
+    rows.abandoned = [name for name, _ in session.rows("check_held_by_the_dead", (not served,))]
+    rows.overdue_runs = [
+        (name, at, bool(slot)) for name, at, slot in session.rows("check_overdue_runs", (now - 60_000,))
+    ]
+    rows.overdue_schedules = session.rows("check_overdue_schedules", (now - 60_000,))
+    rows.suspects = [name for (name,) in session.rows("check_suspect_runs")]
+    rows.holds = [name for (name,) in session.rows("check_holds")]
+    rows.open_letters = session.rows("check_open_letters")[0][0]
+    return rows
