@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import platform
@@ -16,7 +17,7 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import uvicorn
 
@@ -53,7 +54,7 @@ from taskforge.security.egress import EgressPolicy, parse_networks
 from taskforge.security.keys import read_key
 from taskforge.security.resume_links import ResumeLinks
 from taskforge.security.secrets import SecretBox
-from taskforge.steps.http_client import HttpClient
+from taskforge.steps.http_transport import HttpTransport
 from taskforge.steps.registry import load_kinds
 from taskforge.store.protocol import Store
 from taskforge.store.sqlite.store import SqliteStore
@@ -61,7 +62,13 @@ from taskforge.triggers.schedule import parse_schedule
 
 log = get_logger("app")
 
+if TYPE_CHECKING:
+    from taskforge.steps.http_client import HttpClient
+
 _FORCED_EXIT = 130
+
+_WARM_UP_S = 1.0
+"""How long after its start a server imports what it will probably need."""
 
 
 def definition_limits(settings: Settings) -> DefinitionLimits:
@@ -121,8 +128,7 @@ class Server:
                 print(f"taskforge: warning: {notice}", file=sys.stderr, flush=True)
             evaluator = self._evaluator()
             stack.push_async_callback(evaluator.close)
-            http = self._http_client()
-            await http.start()
+            http = HttpTransport(self._http_client)
             stack.push_async_callback(http.close)
             await self._serve(store, evaluator, http, lock)
         if self._failure is not None:
@@ -130,7 +136,7 @@ class Server:
             return 1
         return 0
 
-    async def _serve(self, store: Store, evaluator: Evaluator, http: HttpClient, lock: HomeLock) -> None:
+    async def _serve(self, store: Store, evaluator: Evaluator, http: HttpTransport, lock: HomeLock) -> None:
         settings = self.settings
         reader = Reader(settings, evaluator)
         plans = Plans(store, reader.load)
@@ -204,8 +210,12 @@ class Server:
         if not self._stop.is_set():
             print(_ready_line(url, settings.home, machine=self.machine), flush=True)
             log.info("ready", url=url, home=str(settings.home), pid=os.getpid(), node=self.node)
+        _collect_less()
+        warming = asyncio.create_task(http.warm_up(_WARM_UP_S))
         await self._stop.wait()
-        lock.announce(url, ready_at=ready_at, stopping=True)
+        with contextlib.suppress(OSError):  # only words for `down` and `status`
+            lock.announce(url, ready_at=ready_at, stopping=True)
+        warming.cancel()
         await triggers.stop()
         await self._shut_down(service, timers, executor, drivers)
         web.should_exit = True
@@ -240,6 +250,8 @@ class Server:
         return Evaluator(None, limits, children=wanted.children)
 
     def _http_client(self) -> HttpClient:
+        from taskforge.steps.http_client import HttpClient
+
         wanted, egress = self.settings.http, self.settings.egress
         policy = EgressPolicy(
             allow_loopback=egress.allow_loopback,
@@ -370,6 +382,13 @@ def _ready_line(url: str, home: Path, *, machine: bool) -> str:
     if machine:
         return json.dumps({"server": url, "pid": os.getpid(), "home": str(home), "version": __version__})
     return f"taskforge {__version__} is ready at {url} (home {home})"
+
+
+def _collect_less() -> None:
+    """Leave what the start has made out of every garbage collection, and collect more rarely: a run makes hundreds of
+    short-lived objects and hardly any cycle (docs/performance.md)."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -75,10 +75,10 @@ class HomeLock:
         self._file.close()
 
     def _write(self, value: dict[str, Any]) -> None:
+        # Over what stands there, and only then cut: on a full disk the file keeps its place.
         self._file.seek(0)
-        self._file.truncate()
         self._file.write(json.dumps(value) + "\n")
-        self._file.flush()
+        self._file.truncate()
 
 
 def read_holder(home: Path) -> Holder | None:
