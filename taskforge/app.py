@@ -205,16 +205,14 @@ class Server:
         serving.add_done_callback(lambda task: self._web_ended(task, web))
         await asyncio.wait([serving, asyncio.create_task(web.ready.wait())], return_when=asyncio.FIRST_COMPLETED)
         url = _url(settings, self._sock)
-        ready_at = self.clock.wall()
-        lock.announce(url, ready_at=ready_at)
+        lock.announce(url, self.clock.wall())
         if not self._stop.is_set():
             print(_ready_line(url, settings.home, machine=self.machine), flush=True)
             log.info("ready", url=url, home=str(settings.home), pid=os.getpid(), node=self.node)
         _collect_less()
         warming = asyncio.create_task(http.warm_up(_WARM_UP_S))
         await self._stop.wait()
-        with contextlib.suppress(OSError):  # only words for `down` and `status`
-            lock.announce(url, ready_at=ready_at, stopping=True)
+        lock.announce_stop()
         warming.cancel()
         await triggers.stop()
         await self._shut_down(service, timers, executor, drivers)

@@ -59,26 +59,35 @@ class HomeLock:
                 self._file.close()
                 raise HomeInUse(_in_use(home, holder))
             time.sleep(_PAUSE_S)
-        self._write({"pid": os.getpid()})
+        self._told: dict[str, Any] = {"pid": os.getpid()}
+        self._write(self._told)
 
-    def announce(self, url: str, *, ready_at: int | None = None, stopping: bool = False) -> None:
-        """Say where the server listens; `stopping`: that it was told to end."""
-        told: dict[str, Any] = {"pid": os.getpid(), "url": url}
-        if ready_at is not None:
-            told["ready_at"] = ready_at
-        self._write(told | ({"stopping": True} if stopping else {}))
+    def announce(self, url: str, ready_at: int | None = None) -> None:
+        """Say where the server listens, and since when (milliseconds UTC)."""
+        self._told = {"pid": os.getpid(), "url": url} | ({} if ready_at is None else {"ready_at": ready_at})
+        self._write(self._told)
+
+    def announce_stop(self) -> None:
+        """Say that the server was told to end; a disk that does not take the words keeps nobody from ending."""
+        with contextlib.suppress(StartupError):
+            self._write(self._told | {"stopping": True})
 
     def release(self) -> None:
         """Empty the file and give the lock back."""
-        self._file.seek(0)
-        self._file.truncate()
-        self._file.close()
+        with contextlib.suppress(OSError):  # words that a full disk did not take are thrown away here
+            self._file.seek(0)
+            self._file.truncate()
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def _write(self, value: dict[str, Any]) -> None:
         # Over what stands there, and only then cut: on a full disk the file keeps its place.
-        self._file.seek(0)
-        self._file.write(json.dumps(value) + "\n")
-        self._file.truncate()
+        try:
+            self._file.seek(0)
+            self._file.write(json.dumps(value) + "\n")
+            self._file.truncate()
+        except OSError as error:
+            raise StartupError(f"cannot write {self.path}: {(error.strerror or str(error)).lower()}") from None
 
 
 def read_holder(home: Path) -> Holder | None:

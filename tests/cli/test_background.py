@@ -59,7 +59,8 @@ def test_up_starts_over_what_a_dead_server_of_the_same_number_left(tmp_path: Pat
     forget_holder(home)
     assert read_holder(home) is None
     lock = HomeLock(home)
-    lock.announce("http://127.0.0.1:1", ready_at=5, stopping=True)
+    lock.announce("http://127.0.0.1:1", 5)
+    lock.announce_stop()
     forget_holder(home)
     assert read_holder(home) == Holder(os.getpid(), "http://127.0.0.1:1", 5, True)
     lock.release()
@@ -111,7 +112,8 @@ def test_down_names_what_it_cannot_find_and_waits_for_what_it_may_not_signal_twi
     assert run_cli("init", environ=environ).returncode == 0
     lock = HomeLock(home)
     try:
-        lock.announce("http://127.0.0.1:9", stopping=True)  # this very process: a signal would end the test
+        lock.announce("http://127.0.0.1:9")
+        lock.announce_stop()  # this very process: a signal would end the test
         done = run_cli("down", "--timeout", "100ms", environ=environ)
         assert done.returncode == 1
         assert f"(process {os.getpid()}) has not ended within 0.1 s" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -76,7 +77,7 @@ def examine(home: Path, environ: Mapping[str, str], *, quick: bool = False, serv
 
     now = SystemClock().wall()
     found = [check_program(), *check_home(home)]
-    if found[-1].level is Level.FAILURE:
+    if not os.access(home, os.R_OK | os.X_OK) or not home.is_dir():
         return [*found, check_clock(now, None), *check_elsewhere(server, environ)]
     found += check_modes(home)
     settings, faults = read_settings(home, environ)

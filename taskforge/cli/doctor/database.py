@@ -58,9 +58,8 @@ def check_database(path: Path, now: int, *, served: bool, quick: bool) -> tuple[
         return [*found, _unreadable(path, str(error))], None
     found += inside
     if not any(finding.level in ("failure", "warning") for finding in found):
-        found.append(
-            ok("DB_OK", f"{path}: {outside.size / _MIB:.1f} MiB, log {(outside.log_size or 0) / _MIB:.1f} MiB")
-        )
+        size = f"{outside.size / _MIB:.1f} MiB, log {(outside.log_size or 0) / _MIB:.1f} MiB"
+        found.append(ok("DB_OK", f"{path}: {size}" + (f", schema {rows.schema}" if rows is not None else "")))
     return found, rows
 
 

@@ -17,7 +17,7 @@ import apsw
 
 from taskforge.store.sql import load_queries
 from taskforge.store.sqlite.connection import APPLICATION_ID, Session, configure_reader, open_connection
-from taskforge.store.sqlite.opening import wal_path
+from taskforge.store.sqlite.opening import applied_migrations, wal_path
 
 _MAGIC: Final = b"SQLite format 3\0"
 _HEADER: Final = 100
@@ -50,6 +50,8 @@ class Sealed(NamedTuple):
 class Rows:
     """What is late, left behind or to be compared. Times are milliseconds UTC."""
 
+    schema: int = 0
+    """How many migrations were applied."""
     newest: int | None = None
     sealed: list[Sealed] = field(default_factory=list)
     zones: list[tuple[str, str]] = field(default_factory=list)
@@ -124,7 +126,7 @@ def reading(path: Path) -> Iterator[Session]:
 
 def read_rows(session: Session, now: int, *, served: bool) -> Rows:
     """Read them; `served`: a server of now has the database, so that what others hold is held by the dead."""
-    rows = Rows()
+    rows = Rows(schema=len(applied_migrations(session.conn)))
     rows.newest = session.rows("check_newest_time")[0][0]
     rows.sealed = [Sealed(*row) for row in session.rows("check_sealed")]
     rows.zones = [(name, zone or "UTC") for name, zone in session.rows("check_schedule_zones")]

@@ -283,7 +283,9 @@ def held(patient: Patient, url: str | None, *, stopping: bool = False) -> Iterat
     lock = HomeLock(patient.home)
     try:
         if url is not None:
-            lock.announce(url, stopping=stopping)
+            lock.announce(url)
+        if stopping:
+            lock.announce_stop()
         yield
     finally:
         lock.release()
