@@ -13,6 +13,9 @@ from taskforge.cli.failure import CommandError, Exit
 from taskforge.core.jsontext import JsonError, dump_bytes, loads
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from ssl import SSLContext
+
     from httpx2 import Client as HttpClient
     from httpx2 import Response
 
@@ -217,7 +220,7 @@ class Client:
             # A proxy is for other machines; to this one the way is always direct.
             trust_env=not is_loopback(url),
             # Without TLS nothing is verified; reading the certificates would cost a tenth of a second.
-            verify=not url.startswith("http:"),
+            verify=not url.startswith("http:") and (_only(self.connection.certificate) or True),
             follow_redirects=False,
         )
 
@@ -287,6 +290,23 @@ class Client:
             told = "this server wants a token, and there is none"
             hint = "give it with TASKFORGE_TOKEN or --token, or set TASKFORGE_HOME to the server's home"
         return CommandError(f"{self.connection.url}: {told}", hint=hint, code=Exit.UNREACHABLE, refused=True)
+
+
+def _only(certificate: Path | None) -> SSLContext | None:
+    """Trust in one certificate, whatever name it is for: the home says which its server has."""
+    if certificate is None:
+        return None
+    import ssl
+
+    try:
+        first, end, _ = certificate.read_text(encoding="ascii").partition("-----END CERTIFICATE-----")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.load_verify_locations(cadata=first[first.index("-----BEGIN") :] + end)
+    except (OSError, ValueError):  # SSLError is an OSError; a wrong file is told when nothing answers
+        return None
+    return context
 
 
 def place_line(error: Mapping[str, Any], file: str = "") -> str:

@@ -20,6 +20,15 @@ SECTIONS = {
         "down": Place("taskforge.cli.background", "down", "Stop the server; attempts get their grace time."),
         "serve": Place("taskforge.cli.server", "serve", "Run the server in the foreground."),
         "status": Place("taskforge.cli.server", "status", "Show what runs, and where."),
+        "service": Place(
+            "taskforge.cli.service.command",
+            "service",
+            "Run the server as a service of yours: systemd, or launchd on macOS.",
+        ),
+        "doctor": Place(
+            "taskforge.cli.doctor.command", "doctor", "Make every check that a support engineer would make."
+        ),
+        "logs": Place("taskforge.cli.logs", "logs", "Show the server's log: serve.log in the home."),
     },
     "Workflows": {
         "validate": Place("taskforge.cli.documents", "validate", "Check workflow files; needs no server."),

@@ -184,6 +184,11 @@ class Screen:
         """One character for each state."""
         return _MARKS if _unicode(sys.stdout) else _PLAIN_MARKS
 
+    @property
+    def unicode(self) -> bool:
+        """Can standard output show more than ASCII?"""
+        return _unicode(sys.stdout)
+
     def mark(self, name: str) -> str:
         """One character for a state."""
         return self.marks.get(name, "?")
