@@ -1,7 +1,7 @@
 """The CPU time that every client command needs until it has printed its answer.
 
-`python -m tests.bench.cli [--rounds N] [COMMAND…]` starts a server with some history, runs each command as a new process,
-and prints user and system time, the least of the rounds: the machine's noise only adds. Exit code 1: one needs 0.3 s or more.
+`python -m tests.bench.cli [--rounds N] [COMMAND…]` starts a server with some history, runs each command as a new
+process, and prints user and system time, the least of the rounds: noise only adds. Exit code 1: one needs 0.3 s.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The command line as real processes that start in milliseconds: one imports the program, and forks for each call.
 
-A call is a process of its own, with its own streams (closed ones, too), directory and environment. Only the interpreter's
+A call is a process of its own, with its own streams (closed ones, too), directory and environment. The interpreter's
 start and the imports are shared. What depends on those (start time, `-X` options, locale) needs `run_cli` instead.
 """
 
@@ -62,7 +62,7 @@ class ForkedCli:
         timeout: float = 60,
         **given: int,
     ) -> subprocess.CompletedProcess[str]:
-        """Run `taskforge ARGUMENTS`. `stdin` None closes it; `stdout=` and `stderr=` take a descriptor, -1 closes it."""
+        """Run `taskforge ARGUMENTS`. `stdin` None closes it; `stdout` and `stderr` are descriptors, -1 closes one."""
         pipes: dict[str, int] = {}
         streams: dict[str, int] = {}
         with contextlib.ExitStack() as opened:
