@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from taskforge.api import members, query
+from taskforge.api.apply_calls import apply_workflows, plan_workflows
+from taskforge.api.apply_members import APPLY_WORKFLOWS, PLAN_WORKFLOWS
 from taskforge.api.delivery_calls import get_delivery, list_deliveries, list_schedules, replay_delivery
 from taskforge.api.events import list_logs, stream_events, stream_run_events
 from taskforge.api.health_calls import docs, healthz, metrics, openapi, readyz, stats
@@ -77,6 +79,7 @@ from taskforge.core.errors import (
     Unavailable,
     UnsupportedMediaType,
     WorkflowDisabled,
+    WorkflowsMoved,
 )
 
 READ, RUN, WRITE, ADMIN = Scope.READ, Scope.RUN, Scope.WRITE, Scope.ADMIN
@@ -154,6 +157,12 @@ ROUTES: Final[tuple[Route, ...]] = (
           body=_DOCUMENT, refusals=_PUBLISHES, tag="workflows"),
     Route("POST", "/v1/workflows:validate", READ, validate_workflow, "Check a document; nothing is stored.",
           {200: Answer("What was found.", "Validation")}, body=_DOCUMENT, tag="workflows"),
+    Route("POST", "/v1/workflows:plan", READ, plan_workflows, "Say what applying documents would change.",
+          {200: Answer("What would change, and what follows.", "Plan")}, body=PLAN_WORKFLOWS,
+          refusals=(InvalidDefinition, *_STORES), tag="workflows"),
+    Route("POST", "/v1/workflows:apply", WRITE, apply_workflows, "Store many workflows: all or none.",
+          {200: Answer("What is stored now.", "Applied")}, body=APPLY_WORKFLOWS,
+          refusals=(WorkflowsMoved, *_PUBLISHES), tag="workflows"),
     Route("GET", "/v1/workflows", READ, list_workflows, "List workflows by name.",
           {200: Answer("A page of workflows.", "WorkflowPage")},
           query=(*_PAGED, query.cursor_param(query.WORKFLOWS)), tag="workflows"),

@@ -21,6 +21,7 @@ _LISTS = {"workflows": "workflow list", "runs": "runs list", "dead-letters": "de
           "secrets": "secret list", "vars": "var list"}  # fmt: skip
 _CONNECT_S = 5.0
 _ANSWER_S = 60.0
+_DOCUMENTS_S = 900.0
 _MEDIA = {"yaml": "application/yaml", "json": "application/json"}
 
 
@@ -48,6 +49,10 @@ class Client:
     def post(self, *path: str, body: Any = None, headers: Mapping[str, str] | None = None, **query: Any) -> Any:
         content = None if body is None else dump_bytes(body)
         return self._call("POST", path, query=query, content=content, media="json", headers=headers)
+
+    def send_documents(self, *path: str, body: Any) -> Any:
+        """Many workflow documents; reading them takes a while, so that the answer may take long."""
+        return self._call("POST", path, content=dump_bytes(body), media="json", answer_s=_DOCUMENTS_S)
 
     def patch(self, *path: str, body: Any) -> Any:
         return self._call("PATCH", path, content=dump_bytes(body), media="json")
@@ -127,6 +132,7 @@ class Client:
         content: bytes | None = None,
         media: str = "json",
         headers: Mapping[str, str] | None = None,
+        answer_s: float = _ANSWER_S,
     ) -> Answer:
         sent = dict(headers or {})
         if content is not None:
@@ -135,7 +141,7 @@ class Client:
             sent["authorization"] = f"Bearer {self.connection.token}"
         url = "/v1/" + "/".join(_segment(part) for part in path)
         chosen = {key: value for key, value in (query or {}).items() if value is not None and value != ()}
-        answer = self._send(method, url, params=chosen, content=content, headers=sent)
+        answer = self._send(method, url, answer_s=answer_s, params=chosen, content=content, headers=sent)
         if not answer.is_success:
             raise self._refusal(answer)
         if not answer.content:
@@ -145,16 +151,17 @@ class Client:
         except (JsonError, ValueError, RecursionError):
             raise self._stranger(answer) from None
 
-    def _send(self, method: str, url: str, **request: Any) -> Response:
+    def _send(self, method: str, url: str, *, answer_s: float = _ANSWER_S, **request: Any) -> Response:
         import httpx2
 
         try:
             if self._http is None:
                 self._http = self._open()
-            return self._http.request(method, url, **request)
+            timeout = httpx2.Timeout(answer_s, connect=_CONNECT_S)
+            return self._http.request(method, url, timeout=timeout, **request)
         except httpx2.TimeoutException as error:
             early = isinstance(error, httpx2.ConnectTimeout)
-            words = f"does not answer within {_CONNECT_S if early else _ANSWER_S:g} s"
+            words = f"does not answer within {_CONNECT_S if early else answer_s:g} s"
             raise self._unreachable(words, started=not early) from None
         except httpx2.ConnectError as error:
             raise self._unreachable(f"cannot be reached: {_reason(error)}") from None
@@ -228,7 +235,8 @@ class Client:
 
 
 def place_line(error: Mapping[str, Any], file: str = "") -> str:
-    """One entry of a problem's `errors` as `FILE:LINE:COL: message (hint)`; without a file, with its path."""
+    """One entry of a problem's `errors` as `FILE:LINE:COL: message (hint)`: with this file, the one that it names, or
+    its path."""
     from taskforge.core.problem import Problem, format_problem
 
     line, column = error.get("line"), error.get("column")
@@ -240,7 +248,7 @@ def place_line(error: Mapping[str, Any], file: str = "") -> str:
         column if isinstance(column, int) else None,
         str(error["hint"]) if error.get("hint") else None,
     )
-    return format_problem(found, file or path)
+    return format_problem(found, file or str(error.get("file") or path))
 
 
 def _segment(text: str) -> str:

@@ -22,7 +22,9 @@ SECTIONS = {
     },
     "Workflows": {
         "validate": Place("taskforge.cli.documents", "validate", "Check workflow files; needs no server."),
-        "apply": Place("taskforge.cli.documents", "apply", "Make the server have these workflows."),
+        "plan": Place("taskforge.cli.applying", "plan", "Show what apply would change, and what follows from it."),
+        "apply": Place("taskforge.cli.applying", "apply", "Make the server have these workflows."),
+        "export": Place("taskforge.cli.export", "export", "Write the server's workflows to files."),
         "workflow": Place(
             "taskforge.cli.workflows", "workflow", "List, show, enable, disable, hold and delete workflows."
         ),
