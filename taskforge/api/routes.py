@@ -214,7 +214,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     # ---- dead letters
     Route("GET", "/v1/dead-letters", READ, list_dead_letters, "List dead letters, newest first.",
           {200: Answer("A page of dead letters.", "DeadLetterPage")},
-          query=(query.DEAD_STATE, *_PAGED, query.cursor_param(query.DEAD_LETTERS)), tag="dead letters"),
+          query=(query.WORKFLOW, query.DEAD_STATE, *_PAGED, query.cursor_param(query.DEAD_LETTERS)),
+          tag="dead letters"),
     Route("GET", "/v1/dead-letters/{id}", READ, get_dead_letter, "Show a dead letter.",
           {200: Answer("The dead letter.", "DeadLetter")}, refusals=(NotFound,), tag="dead letters"),
     Route("POST", "/v1/dead-letters/{id}/retry", RUN, retry_dead_letter, "Retry the dead letter's run.", {202: _ASKED},

@@ -6,14 +6,16 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, Literal
 
 import orjson
 from starlette.responses import Response, StreamingResponse
 
+from taskforge.api.access import chosen_workflows
 from taskforge.api.call import Call, json_response
 from taskforge.api.members import SIGNAL_NAME
-from taskforge.api.paging import page
+from taskforge.api.paging import fetch_each, page
 from taskforge.api.query import RUNS, STEPS, encode_cursor
 from taskforge.api.schemas import run_shape, started_shape, steps_shape, with_pending
 from taskforge.core.errors import InvalidRequest
@@ -59,20 +61,22 @@ async def start_runs(call: Call) -> Response:
 
 async def list_runs(call: Call) -> Response:
     """Runs, newest first, without their steps."""
-    asked = call.asked
+    asked, workflows = call.asked, chosen_workflows(call)
 
     async def fetch(cursor: Any, limit: int) -> list[RunRow]:
-        return await call.service.list_runs(
-            RunFilter(
-                workflow=asked.get("workflow"),
-                states=asked.get("state", ()),
-                trigger_type=asked.get("trigger"),
-                since=asked.get("since"),
-                until=asked.get("until"),
-                cursor=cursor,
-                limit=limit,
-            )
+        chosen = RunFilter(
+            states=asked.get("state", ()),
+            trigger_type=asked.get("trigger"),
+            since=asked.get("since"),
+            until=asked.get("until"),
+            cursor=cursor,
+            limit=limit,
         )
+
+        async def of(workflow: str | None) -> list[RunRow]:
+            return await call.service.list_runs(replace(chosen, workflow=workflow))
+
+        return await fetch_each(workflows, of, lambda row: row.key, limit)
 
     return await page(call, RUNS, fetch, lambda row: row.key, run_shape)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from starlette.responses import Response
 
+from taskforge.api.access import admit
 from taskforge.api.auth import Authenticator
 from taskforge.api.body import take_body
 from taskforge.api.call import Call, ClientDisconnect, Context
@@ -25,7 +26,6 @@ from taskforge.api.routes import ROUTES
 from taskforge.config.settings import Settings
 from taskforge.core.clock import Clock
 from taskforge.core.errors import (
-    Forbidden,
     MalformedRequest,
     MethodNotAllowed,
     MisdirectedHost,
@@ -116,7 +116,9 @@ class Api:
                 return Response(status_code=204, headers={"Allow": match.allow})
             raise MethodNotAllowed(f"this address takes {match.allow}", detail={"allow": match.allow})
         call.route, call.params = route, match.params
-        self._check_scope(call, route)
+        principal = call.principal
+        if route.scope is not None and (principal is None or principal.scope is None or principal.scope < route.scope):
+            await admit(call, route, route.scope)
         if route.takes_anything:
             return await route.handler(call)
         if scope["query_string"]:
@@ -139,15 +141,6 @@ class Api:
         if call.is_repeated(b"authorization"):
             raise Unauthorized("the request has more than one Authorization header")
         call.principal = await self._context.authenticator.authenticate(call.header(b"authorization"))
-
-    @staticmethod
-    def _check_scope(call: Call, route: Route) -> None:
-        if route.scope is None:
-            return
-        held = call.principal.scope if call.principal is not None else None
-        if held is None or held < route.scope:
-            wanted = route.scope.name.lower()
-            raise Forbidden(f"this call needs a token with the scope {wanted}", detail={"scope": wanted})
 
 
 def _has_more(call: Call) -> bool:

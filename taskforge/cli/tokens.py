@@ -24,11 +24,13 @@ def token() -> None:
     examples=[
         Example("taskforge token create dashboard --scope read"),
         Example("taskforge token create ci --scope write --expires 90d -q > token"),
+        Example("taskforge token create shop --scope run:order-digest --scope read:stock"),
     ],
 )
 @click.argument("name")
 @click.option("--scope", "scopes", multiple=True, required=True, metavar="S",
-              help="What it may do: read, run, write, admin; each includes those before it.")  # fmt: skip
+              help="What it may do: read, run, write, admin; each includes those before it. run:NAME is run for the "
+                   "workflow NAME alone.")  # fmt: skip
 @click.option("--expires", metavar="TIME", help="When it ends: 90d, or RFC 3339. Never, without it.")
 @pass_session
 def create(session: Session, name: str, scopes: tuple[str, ...], expires: str | None) -> None:

@@ -111,13 +111,15 @@ class Service(ValueCalls, TriggerCalls):
 
     # ---- definitions
 
-    async def validate_workflow(self, source: bytes, media: Media) -> Definition:
-        """Read and check a document; nothing is stored. Raises InvalidDefinition."""
+    async def validate_workflow(self, source: bytes, media: Media, *, offline: bool = False) -> Definition:
+        """Read and check a document; nothing is stored. `offline`: without a look at what the server has. Raises
+        InvalidDefinition."""
         definition = await asyncio.to_thread(self._reader.parse, source, media)
         problems = await self._reader.check_syntax(definition)
         if problems:
             raise InvalidDefinition("the document has errors", problems=problems)
-        return replace(definition, warnings=[*definition.warnings, *self._values.warnings(definition)])
+        known = [] if offline else self._values.warnings(definition)
+        return replace(definition, warnings=[*definition.warnings, *known])
 
     async def publish_workflow(
         self, source: bytes, media: Media, name: str | None = None
@@ -377,8 +379,10 @@ class Service(ValueCalls, TriggerCalls):
 
     # ---- dead letters
 
-    async def list_dead_letters(self, state: str | None, cursor: str | None, limit: int) -> list[DeadLetterRow]:
-        return await self._store.list_dead_letters(state, cursor, limit)
+    async def list_dead_letters(
+        self, state: str | None, cursor: str | None, limit: int, workflow: str | None = None
+    ) -> list[DeadLetterRow]:
+        return await self._store.list_dead_letters(state, cursor, limit, workflow)
 
     async def get_dead_letter(self, id: str) -> DeadLetterRow:
         return await self._store.get_dead_letter(id)

@@ -385,7 +385,9 @@ class Store(TriggerStore, ValueStore, Protocol):
         """Raises NotFound."""
         ...
 
-    async def list_dead_letters(self, state: str | None, cursor: str | None, limit: int) -> list[DeadLetterRow]:
+    async def list_dead_letters(
+        self, state: str | None, cursor: str | None, limit: int, workflow: str | None = None
+    ) -> list[DeadLetterRow]:
         """Newest first; `cursor` is an id."""
         ...
 

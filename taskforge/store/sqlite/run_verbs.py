@@ -174,8 +174,10 @@ class RunVerbs(Verbs):
     async def get_dead_letter(self, id: str) -> DeadLetterRow:
         return await self._readers.submit(dead_letters.get_dead_letter, id)
 
-    async def list_dead_letters(self, state: str | None, cursor: str | None, limit: int) -> list[DeadLetterRow]:
-        return await self._readers.submit(dead_letters.list_dead_letters, state, cursor, limit)
+    async def list_dead_letters(
+        self, state: str | None, cursor: str | None, limit: int, workflow: str | None = None
+    ) -> list[DeadLetterRow]:
+        return await self._readers.submit(dead_letters.list_dead_letters, state, cursor, limit, workflow)
 
     async def discard_dead_letter(self, id: str, now: int) -> DeadLetterRow:
         return await self._writer.submit(dead_letters.discard_dead_letter, id, now)

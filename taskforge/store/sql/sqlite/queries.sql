@@ -593,6 +593,11 @@ FROM dead_letters AS d JOIN runs AS r ON r.key = d.run WHERE d.id < ? ORDER BY d
 SELECT d.id, d.state, r.id, r.number, r.workflow, d.path, d.generation, d.input, d.error, d.created_at, d.closed_at
 FROM dead_letters AS d JOIN runs AS r ON r.key = d.run WHERE d.state = ? AND d.id < ? ORDER BY d.id DESC LIMIT ?;
 
+-- name: list_dead_letters_of_workflow
+SELECT d.id, d.state, r.id, r.number, r.workflow, d.path, d.generation, d.input, d.error, d.created_at, d.closed_at
+FROM dead_letters AS d JOIN runs AS r ON r.key = d.run
+WHERE r.workflow = ?1 AND d.id < ?2 AND (?3 IS NULL OR d.state = ?3) ORDER BY d.id DESC LIMIT ?4;
+
 -- name: discard_dead_letter
 UPDATE dead_letters SET state = 'DISCARDED', closed_at = ?2 WHERE id = ?1 AND state = 'OPEN';
 
