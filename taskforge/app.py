@@ -30,6 +30,7 @@ from taskforge.core.definition import Definition, DefinitionLimits, load_plan, p
 from taskforge.core.errors import StartupError, TaskForgeError
 from taskforge.core.model import JSON, Plan
 from taskforge.core.problem import Problem
+from taskforge.engine.auditing import prune_audit
 from taskforge.engine.children import Children
 from taskforge.engine.drivers import Drivers
 from taskforge.engine.evaluation import Expressions
@@ -179,7 +180,12 @@ class Server:
             await triggers.run_ends.catch_up()
 
         timers.on_upkeep = look_after
-        timers.on_retention = triggers.prune
+
+        async def retain() -> None:
+            await triggers.prune()
+            await prune_audit(store, self.clock, _ms(settings.audit.keep_days * 86_400))
+
+        timers.on_retention = retain
         places = Places(store, drivers)
         service = Service(
             store, self.clock, drivers, plans, reader, timers, starts=starts, children=children, places=places,

@@ -85,6 +85,7 @@ RULES: Final[dict[str, About]] = {
     "POST /v1/deliveries/{id}/replay": About.DELIVERY,
     "GET /v1/schedules": About.LIST,
     "POST /v1/schedules:preview": About.NOTHING,
+    "GET /v1/audit": About.SERVER,
     "GET /v1/tokens": About.SERVER,
     "POST /v1/tokens": About.SERVER,
     "DELETE /v1/tokens/{id}": About.SERVER,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from taskforge.api import members, query
+from taskforge.api.audit_calls import list_audit
 from taskforge.api.delivery_calls import get_delivery, list_deliveries, list_schedules, replay_delivery
 from taskforge.api.events import list_logs, stream_events, stream_run_events
 from taskforge.api.health_calls import docs, healthz, metrics, openapi, readyz, stats
@@ -257,6 +258,11 @@ ROUTES: Final[tuple[Route, ...]] = (
           query=(query.WORKFLOW, *_PAGED, query.cursor_param(query.SCHEDULES)), tag="schedules"),
     Route("POST", "/v1/schedules:preview", READ, preview_schedule, "Show the next times of a cron expression.",
           {200: Answer("The times, rising.", "SchedulePreview")}, body=members.PREVIEW_SCHEDULE, tag="schedules"),
+    # ---- the audit log
+    Route("GET", "/v1/audit", ADMIN, list_audit, "List changes made through the API, newest first.",
+          {200: Answer("A page of changes.", "AuditPage")},
+          query=(query.HAPPENED_SINCE, query.HAPPENED_UNTIL, query.ACTOR, query.ACTION, query.TARGET, *_PAGED,
+                 query.cursor_param(query.AUDIT)), tag="server"),
     # ---- tokens
     Route("GET", "/v1/tokens", ADMIN, list_tokens, "List tokens, without their values.",
           {200: Answer("All tokens.", "TokenPage")}, tag="tokens"),

@@ -13,6 +13,7 @@ import orjson
 from starlette.responses import Response, StreamingResponse
 
 from taskforge.api.access import chosen_workflows
+from taskforge.api.auth import CONFIG
 from taskforge.api.call import Call, json_response
 from taskforge.api.members import SIGNAL_NAME
 from taskforge.api.paging import fetch_each, page
@@ -41,6 +42,7 @@ async def start_run(call: Call) -> Response:
             priority=members.get("priority"),
             idempotency_key=key,
             request_hash=None if key is None else _hash_request(members),
+            trigger=_trigger(call),
         )
     )
     where = f"/v1/runs/{started.id}"
@@ -54,7 +56,12 @@ async def start_run(call: Call) -> Response:
 async def start_runs(call: Call) -> Response:
     """Start one run for each input, in one transaction: all or none."""
     members = call.members
-    request = StartRequest(call.params["name"], version=members.get("version"), priority=members.get("priority"))
+    request = StartRequest(
+        call.params["name"],
+        version=members.get("version"),
+        priority=members.get("priority"),
+        trigger=_trigger(call),
+    )
     started = await call.service.start_runs(request, members["inputs"])
     return json_response({"ids": [one.id for one in started]}, 202)
 
@@ -186,6 +193,14 @@ async def _every_step(
             break
         _, steps, after = await _steps(call, head["id"], kind, after, STEPS_PAGE)
     yield b'],"steps_cursor":null}'
+
+
+def _trigger(call: Call) -> dict[str, str]:
+    """Who has started a run: the token's name and id, unless it is the configuration's."""
+    principal = call.principal
+    if principal is None or principal.id == CONFIG:
+        return {"type": "manual"}
+    return {"type": "manual", "by": principal.name, "token": principal.id}
 
 
 # ---- the Idempotency-Key

@@ -21,6 +21,7 @@ from taskforge.api.dispatch import Dispatcher
 from taskforge.api.hosts import HostCheck
 from taskforge.api.problems import internal_error, problem_response
 from taskforge.api.query import read_query
+from taskforge.api.recording import Recorder, note_members
 from taskforge.api.route import Route
 from taskforge.api.routes import ROUTES
 from taskforge.config.settings import Settings
@@ -70,6 +71,7 @@ class Api:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._dispatcher = Dispatcher(context.routes)
+        self._recorder = Recorder()
         self._public = frozenset(route.path for route in context.routes if route.scope is None)
         server = context.settings.server
         self._hosts = HostCheck(server.host, server.allowed_hosts)
@@ -116,7 +118,12 @@ class Api:
                 return Response(status_code=204, headers={"Allow": match.allow})
             raise MethodNotAllowed(f"this address takes {match.allow}", detail={"allow": match.allow})
         call.route, call.params = route, match.params
-        principal = call.principal
+        if self._recorder.is_recorded(route):
+            return await self._recorder.respond(call, self._carry_out)
+        return await self._carry_out(call)
+
+    async def _carry_out(self, call: Call) -> Response:
+        route, scope, principal = call.route, call.scope, call.principal
         if route.scope is not None and (principal is None or principal.scope is None or principal.scope < route.scope):
             await admit(call, route, route.scope)
         if route.takes_anything:
@@ -125,6 +132,7 @@ class Api:
             call.asked = read_query(scope["query_string"], route.query)
         if route.body is not None:
             await take_body(call, route.body)
+            note_members(call)
         return await route.handler(call)
 
     def _check_host(self, call: Call) -> None:

@@ -120,6 +120,11 @@ class EgressSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditSettings:
+    keep_days: float = _setting(365.0, "How long entries of the audit log are kept.", low=1, high=36_500)
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     level: str = _setting("info", "Least severe entry that is written.", choices=("debug", "info", "warning", "error"))
     format: str = _setting(
@@ -138,6 +143,7 @@ SECTIONS: Final = {
     "inbox": InboxSettings,
     "http": HttpSettings,
     "egress": EgressSettings,
+    "audit": AuditSettings,
     "log": LogSettings,
 }
 
@@ -155,6 +161,7 @@ class Settings:
     inbox: InboxSettings = InboxSettings()
     http: HttpSettings = HttpSettings()
     egress: EgressSettings = EgressSettings()
+    audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
     sources: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -30,6 +30,7 @@ from taskforge.core.problem import Problem, suggest
 from taskforge.core.reasons import Reason
 from taskforge.core.snapshot import Changes, RunSnapshot
 from taskforge.core.states import RUN_TERMINAL
+from taskforge.engine.auditing import AuditCalls
 from taskforge.engine.children import Children
 from taskforge.engine.driver import Asked
 from taskforge.engine.drivers import Drivers
@@ -44,6 +45,7 @@ from taskforge.engine.watching import Watchers
 from taskforge.engine.why import Surroundings, missing_reason, present_reasons
 from taskforge.security.resume_links import ResumeLinks, ResumeTarget
 from taskforge.steps.wait import signal_schema
+from taskforge.store.audit import name_target
 from taskforge.store.protocol import (
     DeadLetterRow,
     JournalRow,
@@ -74,7 +76,7 @@ class DefinitionReader(Protocol):
         ...
 
 
-class Service(ValueCalls, TriggerCalls):
+class Service(ValueCalls, TriggerCalls, AuditCalls):
     """All calls. Refusals are errors of `core.errors`; what returns is durable."""
 
     def __init__(
@@ -129,6 +131,7 @@ class Service(ValueCalls, TriggerCalls):
         plan = definition.plan
         if name is not None and plan.name != name:
             raise NameMismatch(f"the document is named {plan.name!r}, the request says {name!r}; make them the same")
+        name_target(f"workflows/{plan.name}")
         async with self._changing(plan.name):
             document = await self._same_as_newest(plan.name, definition.document) or dumps(definition.document)
             specs = self._triggers.specs(plan)

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from taskforge.core.snapshot import AttemptRecord, Changes, RunRecord, SignalRecord, StepRecord
+from taskforge.store.audit import AuditStore
 from taskforge.store.triggered import NewRun as NewRun
 from taskforge.store.triggered import StartedRun as StartedRun
 from taskforge.store.triggered import TriggerSpec, TriggerStore
@@ -168,7 +169,7 @@ class Stats:
     """How long the schedule has been due that is overdue the most."""
 
 
-class Store(TriggerStore, ValueStore, Protocol):
+class Store(TriggerStore, ValueStore, AuditStore, Protocol):
     """One database. Methods may be called from one event loop; they never hold a transaction across an await."""
 
     notices: list[str]

@@ -6,6 +6,7 @@ is a test of its own: a new verb without one makes it red.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -232,6 +233,7 @@ def a_cancellation_is_stored_or_the_run_goes_on(stage: Stage) -> None:
     run = stage.begin()
     stage.await_request("first")
     stage.die("POST", f"/v1/runs/{run}/cancel")
+    assert changes(stage, f"runs/{run}") == ["cancel_run"] * (stage.when == "after")
     stage.check_run("CANCELLED" if stage.when == "after" else "SUCCEEDED")
 
 
@@ -241,6 +243,7 @@ def a_retry_begins_a_generation_or_nothing_changes(stage: Stage) -> None:
     id = stage.begin()
     assert stage.shown(id)["state"] == "FAILED"
     stage.die("POST", f"/v1/runs/{id}/retry")
+    assert changes(stage, f"runs/{id}") == ["retry_run"] * (stage.when == "after")
     run = stage.shown(id)
     keys = [seen.key for seen in stage.requests("first")]
     if stage.when == "before":
@@ -350,6 +353,7 @@ def everything_is_held_or_not(stage: Stage) -> None:
 def a_definition_is_stored_whole_or_not_at_all(stage: Stage) -> None:
     path, document = f"/v1/workflows/{stage.at}", BRIEF.format(name=stage.at, value=1).encode()
     stage.die("PUT", path, document)
+    assert changes(stage, path.removeprefix("/v1/")) == ["publish_workflow"] * (stage.when == "after")
     found = stage.call("PUT", path, document)
     assert (found["version"], found["changed"]) == (1, stage.when == "before")
 
@@ -375,6 +379,23 @@ def a_secret_is_stored_or_not(stage: Stage) -> None:
     stage.die("PUT", f"/v1/secrets/{stored_name(stage)}", {"value": "opaque value"})
     names = [row["name"] for row in stage.call("GET", "/v1/secrets")["items"]]
     assert (stored_name(stage) in names) == (stage.when == "after")
+    assert changes(stage, f"secrets/{stored_name(stage)}") == ["put_secret"] * (stage.when == "after")
+
+
+@dies_at("add_audit 1")
+def a_refusal_is_recorded_or_not(stage: Stage) -> None:
+    token = stage.call("POST", "/v1/tokens", {"name": stage.at, "scopes": ["read"]})["token"]
+    path = f"/v1/vars/{stored_name(stage)}"
+    stage.arm()
+    with contextlib.suppress(OSError, HTTPException):
+        stage.server.call("DELETE", path, None, {"Authorization": f"Bearer {token}"})
+    stage.revive()
+    assert changes(stage, path.removeprefix("/v1/")) == ["delete_var"] * (stage.when == "after")
+
+
+def changes(stage: Stage, target: str) -> list[str]:
+    """What the audit log has of this: an entry is stored with its change, and not without it."""
+    return [item["action"] for item in stage.call("GET", f"/v1/audit?target={target}")["items"]]
 
 
 @dies_at("delete_secret 1")
@@ -420,6 +441,7 @@ def a_dead_letter_is_discarded_or_open(stage: Stage) -> None:
     path = next(f"/v1/dead-letters/{letter['id']}" for letter in letters if letter["run_id"] == run)
     stage.die("DELETE", path)
     assert stage.call("GET", path)["state"] == ("OPEN" if stage.when == "before" else "DISCARDED")
+    assert changes(stage, path.removeprefix("/v1/")) == ["discard_dead_letter"] * (stage.when == "after")
 
 
 @dies_at("create_token 1")
@@ -456,6 +478,7 @@ NOT_CALLED = {
     "prune_runs": "retention has no setting yet",
     "prune_deliveries": "retention runs each hour",
     "prune_slots": "retention runs each hour",
+    "prune_audit": "retention runs each hour",
 }
 
 

@@ -615,6 +615,22 @@ SELECT id, name, hash, scopes, created_at, expires_at FROM tokens WHERE hash = ?
 -- name: revoke_token
 DELETE FROM tokens WHERE id = ?;
 
+-- name: add_audit
+INSERT INTO audit (at, token, actor, action, target, outcome, address, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: list_audit
+SELECT id, at, token, actor, action, target, outcome, address, detail FROM audit
+WHERE id < ?1 AND at BETWEEN ?2 AND ?3 AND (?4 IS NULL OR actor = ?4 OR token = ?4) AND (?5 IS NULL OR action = ?5)
+    AND (?6 IS NULL OR target = ?6 OR substr(target, 1, length(?7)) = ?7)
+ORDER BY id DESC LIMIT ?8;
+
+-- name: prune_audit_kept
+INSERT INTO properties (name, value) VALUES ('audit_kept_from', ?1)
+ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value);
+
+-- name: prune_audit
+DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ?1 ORDER BY at LIMIT ?2);
+
 -- ---- secrets and variables
 
 -- name: put_secret
