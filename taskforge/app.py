@@ -37,6 +37,7 @@ from taskforge.engine.evaluation import Expressions
 from taskforge.engine.executor import Executor
 from taskforge.engine.places import Places
 from taskforge.engine.plans import Plans
+from taskforge.engine.rotation import KeyRotation
 from taskforge.engine.service import Service
 from taskforge.engine.starting import Starts
 from taskforge.engine.timers import Timers
@@ -49,7 +50,7 @@ from taskforge.expressions.jq_check import jq_problems
 from taskforge.expressions.template import parse_template
 from taskforge.observe.logs import configure_logging, get_logger
 from taskforge.security.egress import EgressPolicy, parse_networks
-from taskforge.security.keys import read_key
+from taskforge.security.keys import KeyFile
 from taskforge.security.resume_links import ResumeLinks
 from taskforge.security.secrets import SecretBox
 from taskforge.steps.http_client import HttpClient
@@ -132,10 +133,7 @@ class Server:
         reader = Reader(settings, evaluator)
         plans = Plans(store, reader.load)
         state = WorkflowState(store, self.clock)
-        key = read_key(settings.home)
-        values = StoredValues(store, self.clock, SecretBox(key))
-        await values.load()
-        links = ResumeLinks(key, settings.server.public_url or _public_url(settings, self._sock))
+        values, links, keys = await self._load_values(store)
         expressions = Expressions(evaluator, state, values, links)
         executor = Executor(
             self.clock,
@@ -189,7 +187,7 @@ class Server:
         places = Places(store, drivers)
         service = Service(
             store, self.clock, drivers, plans, reader, timers, starts=starts, children=children, places=places,
-            links=links, values=values, triggers=triggers,
+            links=links, values=values, triggers=triggers, keys=keys,
         )  # fmt: skip
         self._install_signals()
         await timers.start()
@@ -229,6 +227,20 @@ class Server:
 
     async def _open_store(self) -> Store:
         return await SqliteStore.open(self.settings.home / DATABASE_FILE, clock=self.clock)
+
+    async def _load_values(self, store: Store) -> tuple[StoredValues, ResumeLinks, KeyRotation]:
+        """What the home's key is for: values, one-time links, and the care of the key itself."""
+        file = self._key_file()
+        key = file.read().current
+        values = StoredValues(store, self.clock, SecretBox(key))
+        links = ResumeLinks(key, self.settings.server.public_url or _public_url(self.settings, self._sock))
+        keys = KeyRotation(file, values, links)
+        await values.load()
+        await keys.finish(self.clock.now())
+        return values, links, keys
+
+    def _key_file(self) -> KeyFile:
+        return KeyFile(self.settings.home)
 
     def _evaluator(self) -> Evaluator:
         wanted = self.settings.expressions

@@ -76,6 +76,7 @@ RULES: Final[dict[str, About]] = {
     "GET /v1/secrets": About.SERVER,
     "PUT /v1/secrets/{name}": About.SERVER,
     "DELETE /v1/secrets/{name}": About.SERVER,
+    "POST /v1/secrets:rotate-key": About.SERVER,
     "GET /v1/vars": About.SERVER,
     "PUT /v1/vars/{name}": About.SERVER,
     "DELETE /v1/vars/{name}": About.SERVER,

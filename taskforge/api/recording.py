@@ -29,6 +29,7 @@ UNRECORDED: Final = frozenset({"start_run", "start_runs"})
 
 VERBS: Final[dict[str, frozenset[str]]] = {
     "change_workflow": frozenset({"set_enabled", "set_hold"}),
+    "rotate_key": frozenset({"reseal_secrets"}),
     "delete_state": frozenset({"set_state"}),
     "retry_dead_letter": frozenset({"retry_run"}),
     "replay_run": frozenset({"start_run"}),
@@ -40,6 +41,7 @@ MEMBERS: Final[dict[str, tuple[str, ...]]] = {
     "change_workflow": ("enabled", "held"),
     "set_hold": ("held",),
     "create_token": ("name", "scopes"),
+    "rotate_key": ("keep_links",),
     "retry_run": ("from_step",),
     "replay_run": ("version",),
     "replay_delivery": ("version",),

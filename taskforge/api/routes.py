@@ -34,9 +34,10 @@ from taskforge.api.value_calls import (
     list_vars,
     put_secret,
     put_var,
+    rotate_key,
     verify_webhook,
 )
-from taskforge.api.value_members import PUT_SECRET, PUT_VAR, VERIFY_WEBHOOK
+from taskforge.api.value_members import PUT_SECRET, PUT_VAR, ROTATE_KEY, VERIFY_WEBHOOK
 from taskforge.api.why_calls import explain_run
 from taskforge.api.workflow_calls import (
     change_workflow,
@@ -232,6 +233,9 @@ ROUTES: Final[tuple[Route, ...]] = (
           tag="secrets and variables"),
     Route("DELETE", "/v1/secrets/{name}", WRITE, delete_secret, "Delete a secret.", {204: _GONE},
           refusals=(NotFound, *_STORES), tag="secrets and variables"),
+    Route("POST", "/v1/secrets:rotate-key", ADMIN, rotate_key, "Change the home's key; every secret is sealed anew.",
+          {200: Answer("The new key's id.", "KeyRotated")}, body=ROTATE_KEY, refusals=_STORES,
+          tag="secrets and variables"),
     Route("GET", "/v1/vars", READ, list_vars, "List variables.", {200: Answer("All variables.", "VarPage")},
           tag="secrets and variables"),
     Route("PUT", "/v1/vars/{name}", WRITE, put_var, "Store a variable.", {200: Answer("The variable.", "Var")},

@@ -34,6 +34,13 @@ async def delete_secret(call: Call) -> Response:
     return Response(status_code=204)
 
 
+async def rotate_key(call: Call) -> Response:
+    """Give the home a new key, and seal every secret with it. Links that are out stay good, unless `keep_links` is
+    false."""
+    done = await call.service.rotate_key(keep_links=call.members.get("keep_links", True))
+    return json_response(done._asdict())
+
+
 async def list_vars(call: Call) -> Response:
     """All variables by name, with their values."""
     return json_response({"items": [_var_shape(row) for row in await call.service.list_vars()], "next_cursor": None})

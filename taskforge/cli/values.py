@@ -66,6 +66,28 @@ def delete_secret(session: Session, names: tuple[str, ...]) -> None:
     _delete(session, "secrets", names)
 
 
+@secret.command("rotate-key", examples=[Example("taskforge secret rotate-key")])
+@click.option("--end-links", is_flag=True, help="One-time links that are out end, too: the old key may be known.")
+@pass_session
+def rotate_key(session: Session, end_links: bool) -> None:
+    """Change the home's key: every secret is sealed anew with it. The server has to run; it goes on meanwhile.
+
+    Backups of the database made before need the old secret.key.
+    """
+    done = session.client.post("secrets:rotate-key", body={"keep_links": not end_links})
+    screen = session.screen
+    if session.machine:
+        screen.document(done)
+    elif screen.quiet:
+        screen.line(done["key_id"])
+    else:
+        count = done["resealed"]
+        some = f"{count} secret{'' if count == 1 else 's'}"
+        screen.line(Paint("✔", "green"), f" the key is {done['key_id']} now, {some} sealed anew")
+        screen.note("copy the new secret.key to where you keep its copy; backups made before need the old one,")
+        screen.note(f"{done['previous_key_id']}: keep that with them, or make a new one: taskforge db backup")
+
+
 @click.group("var", cls=Group, default="list")
 def var() -> None:
     """Variables: settings, seen as $vars.NAME in every workflow."""

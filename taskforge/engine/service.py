@@ -37,6 +37,7 @@ from taskforge.engine.drivers import Drivers
 from taskforge.engine.places import Places
 from taskforge.engine.plans import Plans
 from taskforge.engine.resuming import Resumable, awaited_signal, check_resumable, step_of
+from taskforge.engine.rotation import KeyRotation, Rotated
 from taskforge.engine.starting import StartRequest, Starts
 from taskforge.engine.timers import Timers
 from taskforge.engine.triggers import TriggerCalls, Triggers
@@ -94,7 +95,9 @@ class Service(ValueCalls, TriggerCalls, AuditCalls):
         links: ResumeLinks,
         values: StoredValues,
         triggers: Triggers,
+        keys: KeyRotation | None = None,
     ) -> None:
+        self._keys = keys
         self._triggers = triggers
         self._values = values
         self._store = store
@@ -412,6 +415,12 @@ class Service(ValueCalls, TriggerCalls, AuditCalls):
 
     async def revoke_token(self, id: str) -> None:
         await self._store.revoke_token(id)
+
+    async def rotate_key(self, *, keep_links: bool) -> Rotated:
+        """Change the home's key (`engine.rotation`)."""
+        if self._keys is None:
+            raise Unavailable("this server has no key of its own")
+        return await self._keys.rotate(keep_links=keep_links)
 
     async def stats(self) -> Stats:
         return await self._triggers.add_stats(await self._store.stats(self._clock.now()))

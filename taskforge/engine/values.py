@@ -22,6 +22,7 @@ from taskforge.observe.logs import mask_logs
 from taskforge.security.redact import SHORTEST, Masker
 from taskforge.security.secrets import SecretBox, UnreadableSecret
 from taskforge.store.protocol import Store
+from taskforge.store.values import SecretRow
 
 VALUE_NAME: Final = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,62}$", re.ASCII)
 """What a secret or a variable may be called: what stands behind `$secrets.` or `$vars.`."""
@@ -64,7 +65,9 @@ class StoredValues:
         self._store = store
         self._clock = clock
         self._box = box
-        self._changing = asyncio.Lock()
+        self._previous: SecretBox | None = None
+        self.changing = asyncio.Lock()
+        """Held by whoever changes values, or the key that they are sealed with."""
         self._retired: dict[str, str] = {}
         """Values that were replaced or deleted, with their names: attempts in flight may still bring them back."""
         self._masker = Masker()
@@ -76,7 +79,7 @@ class StoredValues:
         unreadable: list[tuple[str, str]] = []
         for row in await self._store.list_secrets():
             try:
-                found[row.name] = self._box.open(row.name, row.sealed)
+                found[row.name] = self._open(row)
             except UnreadableSecret:
                 unreadable.append((row.name, row.key_id))
         if unreadable:
@@ -84,6 +87,21 @@ class StoredValues:
         self.values.secrets.update(found)
         self.values.vars.update({row.name: loads(row.value) for row in await self._store.list_vars()})
         self._set_masker()
+
+    def use_keys(self, box: SecretBox, previous: SecretBox | None) -> None:
+        """Seal with `box` from now on. What was sealed with `previous` can still be opened."""
+        self._box, self._previous = box, previous
+
+    async def reseal(self) -> int:
+        """Seal every secret anew that is not sealed with the key of now, all in one transaction; return how many."""
+        rows = [row for row in await self._store.list_secrets() if row.key_id != self._box.key_id]
+        anew = [row._replace(sealed=self._box.seal(row.name, self._open(row)), key_id=self._box.key_id) for row in rows]
+        return await self._store.reseal_secrets(anew)
+
+    def _open(self, row: SecretRow) -> str:
+        previous = self._previous
+        box = previous if previous is not None and row.key_id == previous.key_id else self._box
+        return box.open(row.name, row.sealed)
 
     def _explain(self, unreadable: list[tuple[str, str]]) -> str:
         names = ", ".join(name for name, _ in unreadable[:5]) + (" …" if len(unreadable) > 5 else "")
@@ -120,7 +138,7 @@ class StoredValues:
         if len(value.encode()) > MAX_SECRET_BYTES:
             message = f"it has more than {MAX_SECRET_BYTES} bytes"
             raise InvalidRequest(f"the secret is too long: {message}", problems=[Problem("value", message)])
-        async with self._changing:
+        async with self.changing:
             # Masked before it is stored: from then on it may be anywhere.
             self._retire(name)
             before = self.values.secrets.get(name)
@@ -138,7 +156,7 @@ class StoredValues:
 
     async def delete_secret(self, name: str) -> None:
         """Raises NotFound."""
-        async with self._changing:
+        async with self.changing:
             await self._store.delete_secret(name)
             self._retire(name)
             self.values.secrets.pop(name, None)
@@ -172,14 +190,14 @@ class StoredValues:
         if len(text.encode()) > MAX_SECRET_BYTES:
             message = f"it has more than {MAX_SECRET_BYTES} bytes as JSON"
             raise InvalidRequest(f"the variable is too long: {message}", problems=[Problem("value", message)])
-        async with self._changing:
+        async with self.changing:
             row = await self._store.put_var(name, text, self._clock.now())
             self.values.vars[name] = value
         return Var._make(row)
 
     async def delete_var(self, name: str) -> None:
         """Raises NotFound."""
-        async with self._changing:
+        async with self.changing:
             await self._store.delete_var(name)
             self.values.vars.pop(name, None)
 

@@ -197,6 +197,11 @@ def revoke_token(server: ServerProcess, ci: Calls) -> tuple[str, Any]:
     return target, {}
 
 
+def rotate(server: ServerProcess, ci: Calls) -> tuple[str, Any]:
+    assert ci("POST", "/v1/secrets:rotate-key", {"keep_links": False})[0] == 200
+    return "secrets", {"keep_links": False}
+
+
 STORIES: dict[str, Callable[[ServerProcess, Calls], tuple[str, Any]]] = {
     "publish_workflow": publish,
     "change_workflow": change,
@@ -212,6 +217,7 @@ STORIES: dict[str, Callable[[ServerProcess, Calls], tuple[str, Any]]] = {
     "replay_delivery": replay_delivery,
     "put_secret": put_secret,
     "delete_secret": delete_secret,
+    "rotate_key": rotate,
     "put_var": put_var,
     "delete_var": delete_var,
     "set_hold": hold,

@@ -17,9 +17,12 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Any
 
+import apsw
 import pytest
 
 from taskforge.core.clock import to_rfc3339
+from taskforge.security.keys import KeyFile
+from taskforge.security.secrets import SecretBox
 from tests.support.crashing_server import CrashingServer, crashing_server
 from tests.support.faulty_store import WRITE_VERBS
 from tests.support.invariants import check_invariants
@@ -407,6 +410,54 @@ def a_secret_is_deleted_or_not(stage: Stage) -> None:
     assert (stored_name(stage) in names) == (stage.when == "before")
 
 
+@dies_at("write_keys 1", "place_keys 1", "reseal_secrets 1", "write_keys 2", "place_keys 2")
+def the_key_is_changed_whole_and_every_secret_can_be_read(stage: Stage) -> None:
+    names = [f"{stored_name(stage)}_{number}" for number in range(3)]
+    for name in names:
+        stage.call("PUT", f"/v1/secrets/{name}", {"value": f"opaque {name}"})
+    before = KeyFile(stage.server.home).read()
+    stage.die("POST", "/v1/secrets:rotate-key")
+    check_keys(stage, names)
+    changed = KeyFile(stage.server.home).read().current != before.current
+    early = stage.point in ("before write_keys 1", "before place_keys 1")
+    assert changed == (not early)
+    assert changes(stage, "secrets")[0] == ("put_secret" if early else "rotate_key")
+    stage.call("POST", "/v1/secrets:rotate-key")
+    check_keys(stage, names)
+
+
+@pytest.mark.parametrize("point", ["before reseal_secrets 1", "after reseal_secrets 1", "before place_keys 1"])
+def test_a_change_of_the_key_survives_a_second_death_at_the_start_that_finishes_it(stage: Stage, point: str) -> None:
+    name = stored_name(stage)
+    stage.call("PUT", f"/v1/secrets/{name}", {"value": f"opaque {name}"})
+    stage.server.arm("after write_keys 1")
+    stage.try_call("POST", "/v1/secrets:rotate-key")
+    assert stage.server.await_end() == -signal.SIGKILL
+    stage.server.arm(point)
+    assert stage.server.try_start() == -signal.SIGKILL
+    stage.server.disarm()
+    stage.server.start()
+    check_keys(stage, [name])
+
+
+def check_keys(stage: Stage, names: list[str]) -> None:
+    """Every secret is sealed with the one key of the file, and opens to its value; nothing else lies beside it."""
+    home = stage.server.home
+    ring = KeyFile(home).read()
+    assert ring.previous is None
+    box = SecretBox(ring.current)
+    conn = apsw.Connection(str(home / "taskforge.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        rows: list[Any] = conn.execute("SELECT name, sealed, key_id FROM secrets").fetchall()
+    finally:
+        conn.close()
+    assert {key_id for _, _, key_id in rows} == {box.key_id}
+    opened = {name: box.open(name, sealed) for name, sealed, _ in rows}
+    assert {name: opened[name] for name in names} == {name: f"opaque {name}" for name in names}
+    assert (home / "secret.key").stat().st_mode & 0o777 == 0o600
+    assert not list(home.glob(".n*"))
+
+
 @dies_at("put_var 1")
 def a_variable_is_changed_or_not(stage: Stage) -> None:
     path = f"/v1/vars/{stored_name(stage)}"
@@ -485,4 +536,8 @@ NOT_CALLED = {
 def test_there_is_a_story_for_every_verb_that_writes() -> None:
     points = sorted({point for _, point in STORIES})
     print(f"{len(points)} points:", *points, sep="\n  ")
-    assert {point.split()[1] for point in points} == WRITE_VERBS - NOT_CALLED.keys() | {"request"}
+    assert {point.split()[1] for point in points} == WRITE_VERBS - NOT_CALLED.keys() | {
+        "request",
+        "write_keys",
+        "place_keys",
+    }

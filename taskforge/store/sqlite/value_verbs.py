@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from taskforge.store.audit import AuditFilter, AuditRow
 from taskforge.store.protocol import (
     TokenRow,
@@ -25,6 +27,9 @@ class ValueVerbs(Verbs):
 
     async def list_secrets(self) -> list[SecretRow]:
         return await self._readers.submit(stored_values.list_secrets)
+
+    async def reseal_secrets(self, rows: Sequence[SecretRow]) -> int:
+        return await self._writer.submit(stored_values.reseal_secrets, rows)
 
     async def delete_secret(self, name: str) -> None:
         await self._writer.submit(stored_values.delete_secret, name)

@@ -643,6 +643,9 @@ SELECT name, sealed, key_id, created_at, updated_at FROM secrets WHERE name = ?;
 -- name: list_secrets
 SELECT name, sealed, key_id, created_at, updated_at FROM secrets ORDER BY name;
 
+-- name: reseal_secret
+UPDATE secrets SET sealed = ?2, key_id = ?3 WHERE name = ?1;
+
 -- name: delete_secret
 DELETE FROM secrets WHERE name = ?;
 
