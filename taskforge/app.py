@@ -51,6 +51,7 @@ from taskforge.expressions.template import parse_template
 from taskforge.observe.logs import configure_logging, get_logger
 from taskforge.security.egress import EgressPolicy, parse_networks
 from taskforge.security.keys import KeyFile
+from taskforge.security.providers import make_providers
 from taskforge.security.resume_links import ResumeLinks
 from taskforge.security.secrets import SecretBox
 from taskforge.steps.http_client import HttpClient
@@ -232,7 +233,9 @@ class Server:
         """What the home's key is for: values, one-time links, and the care of the key itself."""
         file = self._key_file()
         key = file.read().current
-        values = StoredValues(store, self.clock, SecretBox(key))
+        wanted = self.settings.secrets
+        providers = make_providers(wanted.providers, os.environ, self.settings.home, wanted.command_timeout_seconds)
+        values = StoredValues(store, self.clock, SecretBox(key), providers, _ms(wanted.cache_seconds))
         links = ResumeLinks(key, self.settings.server.public_url or _public_url(self.settings, self._sock))
         keys = KeyRotation(file, values, links)
         await values.load()

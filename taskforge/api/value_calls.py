@@ -86,8 +86,9 @@ def _secret_shape(row: Secret) -> dict[str, Any]:
     return {
         "name": row.name,
         "masked": row.masked,
-        "created_at": to_rfc3339(row.created_at),
-        "updated_at": to_rfc3339(row.updated_at),
+        "source": row.source,
+        "created_at": None if row.created_at is None else to_rfc3339(row.created_at),
+        "updated_at": None if row.updated_at is None else to_rfc3339(row.updated_at),
     }
 
 

@@ -45,7 +45,7 @@ def set_secret(session: Session, name: str, file: str | None) -> None:
 @secret.command("list", examples=[Example("taskforge secret list")])
 @pass_session
 def list_secrets(session: Session) -> None:
-    """List secrets; never their values."""
+    """List secrets and where each comes from; never their values."""
     page, screen = session.client.get("secrets"), session.screen
     if session.machine:
         screen.document(page)
@@ -53,7 +53,8 @@ def list_secrets(session: Session) -> None:
         for item in page["items"]:
             screen.line(item["name"])
     elif page["items"]:
-        screen.table(("NAME", "CREATED", "CHANGED"), [_row(item) for item in page["items"]])
+        rows = [[item["name"], item["source"], *_row(item)[1:]] for item in page["items"]]
+        screen.table(("NAME", "FROM", "CREATED", "CHANGED"), rows)
     else:
         screen.note("no secrets yet; taskforge secret set NAME stores one")
 
@@ -151,4 +152,4 @@ def _delete(session: Session, kind: str, names: tuple[str, ...]) -> None:
 
 
 def _row(item: dict[str, Any]) -> list[str]:
-    return [item["name"], *(re.sub(r"\.\d+Z$", "Z", item[key]) for key in ("created_at", "updated_at"))]
+    return [item["name"], *(re.sub(r"\.\d+Z$", "Z", item[key] or "") for key in ("created_at", "updated_at"))]

@@ -125,7 +125,7 @@ class Webhooks:
             allow = ", ".join(sorted(trigger.methods))
             raise MethodNotAllowed(f"this hook takes {allow}", detail={"allow": allow})
         self._check_rate(workflow, trigger)
-        given_id, challenge, redact = self._verify(workflow, trigger, arrival)
+        given_id, challenge, redact = await self._verify(workflow, trigger, arrival)
         if challenge is not None:
             return Received(None, challenge)
         depth = _depth(arrival.header(DEPTH_HEADER))
@@ -198,13 +198,13 @@ class Webhooks:
                 detail={"retry_after_s": max(1, -(-wait_ms // 1000))},
             )
 
-    def _verify(
+    async def _verify(
         self, workflow: str, trigger: WebhookTrigger, arrival: Arrival
     ) -> tuple[str | None, bytes | None, frozenset[str]]:
         """Return the scheme's own delivery id, a challenge to answer, and what is not to be stored."""
         verdict = verify(
             trigger.verify,
-            self._values.find_secrets(trigger.verify.secrets),
+            await self._values.obtain_secrets(trigger.verify.secrets),
             arrival.headers,
             arrival.body,
             dict(arrival.query),
