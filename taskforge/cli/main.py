@@ -47,6 +47,7 @@ SECTIONS = {
     },
     "More": {
         "token": Place("taskforge.cli.tokens", "token", "Create, list and revoke API tokens."),
+        "profile": Place("taskforge.cli.profile", "profile", "Profiles: servers to talk to, each with its token."),
         "audit": Place("taskforge.cli.audit", "audit", "The audit log: who has changed what, and when."),
         "db": Place("taskforge.cli.db", "db", "Check the database file."),
         "version": Place("taskforge.cli.server", "version", "Print the program's version."),

@@ -95,7 +95,12 @@ def status(session: Session) -> int:
     stats: dict[str, Any] = client.get("stats")
     home, version = str(client.connection.home), client.server_version()
     if session.machine:
-        facts = {"server": client.connection.url, "ready": hindrance is None, "reason": hindrance}
+        facts = {
+            "server": client.connection.url,
+            "chosen_by": client.connection.chosen_by,
+            "ready": hindrance is None,
+            "reason": hindrance,
+        }
         screen.document({**facts, "home": home, "version": version, "stats": stats})
         return Exit.DONE if hindrance is None else Exit.FAILED
     if not screen.quiet:
@@ -103,6 +108,8 @@ def status(session: Session) -> int:
         screen.line(Paint("server".ljust(14), "dim"), client.connection.url, "  ", ready)
         if client.connection.local:
             screen.line(Paint("home".ljust(14), "dim"), home)
+        else:
+            screen.line(Paint("chosen by".ljust(14), "dim"), client.connection.chosen_by)
         screen.line(Paint("version".ljust(14), "dim"), _versions(version))
         for label, text in _figures(stats):
             screen.line(Paint(label.ljust(14), "dim"), text)

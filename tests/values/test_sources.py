@@ -63,8 +63,7 @@ def run(stage: Stage, name: str) -> Any:
 
 
 def echo(stage: Stage, name: str, text: str) -> None:
-    body = json.dumps({"got": text}).encode()
-    stage.target.answer(f"/{name}", Answer(body=body, headers={"Content-Type": "application/json"}))
+    stage.target.answer(f"/{name}", Answer(body={"got": text}))
 
 
 @pytest.mark.parametrize(
@@ -141,13 +140,13 @@ def test_a_webhook_is_verified_with_a_secret_of_another_provider(stage: Stage) -
     for name, secret in (("signed", "FROM_FILE"), ("unsure", "BROKEN")):
         document = f"""
 name: {name}
-triggers: {{hook: {{webhook: {{verify: {{scheme: token, secret: {secret}}}}}}}}}
+triggers: {{hook: {{webhook: {{verify: {{scheme: token, secret: {secret}, header: X-Token}}}}}}}}
 steps: [{{id: a, transform: 1}}]
 """
         assert stage.server.call("PUT", f"/v1/workflows/{name}", document.encode())[0] == 201
-    sent = {"Authorization": "Bearer opaque-of-file"}
+    sent = {"X-Token": "opaque-of-file"}
     assert stage.server.call("POST", "/hooks/signed/hook", {}, sent)[0] == 202
-    assert stage.server.call("POST", "/hooks/signed/hook", {}, {"Authorization": "Bearer wrong"})[0] == 401
+    assert stage.server.call("POST", "/hooks/signed/hook", {}, {"X-Token": "wrong"})[0] == 401
     status, answer = stage.server.call("POST", "/hooks/unsure/hook", {}, sent)
     assert (status, answer["code"]) == (503, "UNAVAILABLE")
     assert "BROKEN" not in json.dumps(answer)
