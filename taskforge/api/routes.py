@@ -5,12 +5,20 @@ from __future__ import annotations
 from typing import Final
 
 from taskforge.api import members, query
+from taskforge.api.apply_calls import apply_workflows, plan_workflows
+from taskforge.api.apply_members import APPLY_WORKFLOWS, PLAN_WORKFLOWS
 from taskforge.api.audit_calls import list_audit
 from taskforge.api.delivery_calls import get_delivery, list_deliveries, list_schedules, replay_delivery
 from taskforge.api.events import list_logs, stream_events, stream_run_events
+from taskforge.api.expression_calls import (
+    EVALUATE_EXPRESSION,
+    EVALUATE_IN_RUN,
+    evaluate_expression,
+    evaluate_in_run,
+)
 from taskforge.api.health_calls import docs, healthz, metrics, openapi, readyz, stats
 from taskforge.api.hold_calls import get_hold, set_hold
-from taskforge.api.hook_calls import receive_delivery
+from taskforge.api.hook_calls import receive_delivery, send_delivery
 from taskforge.api.letter_calls import discard_dead_letter, get_dead_letter, list_dead_letters, retry_dead_letter
 from taskforge.api.preview_calls import preview_schedule
 from taskforge.api.resume_calls import get_resume_page, use_resume_link
@@ -37,7 +45,7 @@ from taskforge.api.value_calls import (
     rotate_key,
     verify_webhook,
 )
-from taskforge.api.value_members import PUT_SECRET, PUT_VAR, ROTATE_KEY, VERIFY_WEBHOOK
+from taskforge.api.value_members import PUT_SECRET, PUT_VAR, ROTATE_KEY, SEND_WEBHOOK, VERIFY_WEBHOOK
 from taskforge.api.why_calls import explain_run
 from taskforge.api.workflow_calls import (
     change_workflow,
@@ -54,9 +62,11 @@ from taskforge.core.errors import (
     DeadLetterClosed,
     DeliveryGone,
     DeliveryRefused,
+    ExpressionFailed,
     HookBusy,
     IdempotencyMismatch,
     InvalidDefinition,
+    InvalidExpression,
     InvalidInput,
     LoopRefused,
     MethodNotAllowed,
@@ -79,6 +89,7 @@ from taskforge.core.errors import (
     Unavailable,
     UnsupportedMediaType,
     WorkflowDisabled,
+    WorkflowsMoved,
 )
 
 READ, RUN, WRITE, ADMIN = Scope.READ, Scope.RUN, Scope.WRITE, Scope.ADMIN
@@ -88,6 +99,7 @@ _STARTS = (NotFound, WorkflowDisabled, InvalidInput, ShuttingDown, *_STORES)
 _PUBLISHES = (InvalidDefinition, *_STORES)
 _RETRIES = (NotFound, RunNotEnded, NothingToRetry, RunUndone, ShuttingDown, *_STORES)
 _SIGNALS = (NotFound, InvalidInput, TooLarge, Conflict, *_STORES)
+_EVALUATES = (InvalidExpression, ExpressionFailed, TooManyRequests)
 _PAGED = (query.LIMIT,)
 _DOCUMENT = DocumentBody()
 _PUBLISHED = {
@@ -156,6 +168,12 @@ ROUTES: Final[tuple[Route, ...]] = (
           body=_DOCUMENT, refusals=_PUBLISHES, tag="workflows"),
     Route("POST", "/v1/workflows:validate", READ, validate_workflow, "Check a document; nothing is stored.",
           {200: Answer("What was found.", "Validation")}, body=_DOCUMENT, tag="workflows"),
+    Route("POST", "/v1/workflows:plan", READ, plan_workflows, "Say what applying documents would change.",
+          {200: Answer("What would change, and what follows.", "Plan")}, body=PLAN_WORKFLOWS,
+          refusals=(InvalidDefinition, *_STORES), tag="workflows"),
+    Route("POST", "/v1/workflows:apply", WRITE, apply_workflows, "Store many workflows: all or none.",
+          {200: Answer("What is stored now.", "Applied")}, body=APPLY_WORKFLOWS,
+          refusals=(WorkflowsMoved, *_PUBLISHES), tag="workflows"),
     Route("GET", "/v1/workflows", READ, list_workflows, "List workflows by name.",
           {200: Answer("A page of workflows.", "WorkflowPage")},
           query=(*_PAGED, query.cursor_param(query.WORKFLOWS)), tag="workflows"),
@@ -187,7 +205,9 @@ ROUTES: Final[tuple[Route, ...]] = (
           headers=_IDEMPOTENCY,
           refusals=(IdempotencyMismatch, *_STARTS)),
     Route("POST", "/v1/workflows/{name}/runs:batch", RUN, start_runs, "Start up to 1,000 runs: all or none.",
-          {202: Answer("All runs are on disk.", "StartedMany")}, body=members.START_RUNS, refusals=_STARTS, tag="runs"),
+          {202: Answer("All runs are on disk.", "StartedMany"),
+           200: Answer("The Idempotency-Key was used before: the first batch's runs.", "StartedMany")},
+          body=members.START_RUNS, headers=_IDEMPOTENCY, refusals=(IdempotencyMismatch, *_STARTS), tag="runs"),
     Route("GET", "/v1/runs", READ, list_runs, "List runs, newest first.", {200: Answer("A page of runs.", "RunPage")},
           query=(query.WORKFLOW, query.RUN_STATE, query.TRIGGER, query.SINCE, query.UNTIL, *_PAGED,
                  query.cursor_param(query.RUNS)), tag="runs"),
@@ -199,8 +219,10 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("POST", "/v1/runs/{run}/retry", RUN, retry_run, "Take a run up where it failed, or at a step.",
           {202: _ASKED}, body=members.RETRY_RUN, refusals=(StepUnknown, *_RETRIES), tag="runs"),
     Route("POST", "/v1/runs/{run}/replay", RUN, replay_run, "Start a new run with a run's input.",
-          {202: Answer("The new run is on disk and will end.", "Started", headers={"Location": "Where the run is."})},
-          body=members.REPLAY_RUN, refusals=(TooLarge, *_STARTS), tag="runs"),
+          {202: Answer("The new run is on disk and will end.", "Started", headers={"Location": "Where the run is."}),
+           200: Answer("The Idempotency-Key was used before: the first replay's run.", "Started")},
+          body=members.REPLAY_RUN, headers=_IDEMPOTENCY, refusals=(IdempotencyMismatch, TooLarge, *_STARTS),
+          tag="runs"),
     Route("POST", "/v1/runs/{run}/signals/{signal}", RUN, send_signal, "Send a signal to a run.", {202: _ASKED},
           body=members.SEND_SIGNAL, refusals=(RunEnded, *_SIGNALS), tag="runs"),
     Route("GET", "/v1/runs/{run}/why", READ, explain_run, "Explain a run: why it waits, was skipped, was retried.",
@@ -213,6 +235,13 @@ ROUTES: Final[tuple[Route, ...]] = (
           headers=_LAST_EVENT, refusals=(NotFound,), tag="events"),
     Route("GET", "/v1/events", READ, stream_events, "Follow all runs.", _STREAM, headers=_LAST_EVENT,
           tag="events"),
+    # ---- expressions: who may read a run may compute with what is shown of it
+    Route("POST", "/v1/expressions:evaluate", READ, evaluate_expression, "Try an expression; nothing is stored.",
+          {200: Answer("Every result.", "Evaluated")}, body=EVALUATE_EXPRESSION, refusals=_EVALUATES,
+          tag="expressions"),
+    Route("POST", "/v1/runs/{run}/evaluate", READ, evaluate_in_run, "Try an expression against what a run saw.",
+          {200: Answer("Every result; secrets are masked.", "Evaluated")}, body=EVALUATE_IN_RUN,
+          refusals=(NotFound, StepUnknown, *_EVALUATES), tag="expressions"),
     # ---- dead letters
     Route("GET", "/v1/dead-letters", READ, list_dead_letters, "List dead letters, newest first.",
           {200: Answer("A page of dead letters.", "DeadLetterPage")},
@@ -244,6 +273,10 @@ ROUTES: Final[tuple[Route, ...]] = (
           refusals=(NotFound, *_STORES), tag="secrets and variables"),
     Route("POST", "/v1/webhooks:verify", READ, verify_webhook, "Check a webhook's signature: why does it fail?",
           {200: Answer("Whether it fits, and why not.", "Verdict")}, body=VERIFY_WEBHOOK, tag="webhooks"),
+    Route("POST", "/v1/webhooks:send", RUN, send_delivery, "Send a delivery to a trigger, signed as its sender would.",
+          {200: Answer("What the sender would have been answered: status and body.", "Sent")}, body=SEND_WEBHOOK,
+          refusals=(NotFound, MethodNotAllowed, TooLarge, Conflict, LoopRefused, DeliveryRefused, TooManyRequests,
+                    HookBusy, ShuttingDown, *_STORES), tag="webhooks"),
     # ---- deliveries
     Route("GET", "/v1/deliveries", READ, list_deliveries, "List webhook deliveries, newest first.",
           {200: Answer("A page of deliveries.", "DeliveryPage")},

@@ -16,12 +16,16 @@ from taskforge.config.settings import Settings
 
 
 class Connection(NamedTuple):
-    """`local`: the address came from the home, so that a command of ours could start this server."""
+    """`local`: the address came from the home, so that a command of ours could start this server.
+
+    `certificate`: the file with the one certificate (PEM) that the home's own server may show.
+    """
 
     url: str
     token: str
     local: bool
     home: Path
+    certificate: Path | None = None
     chosen_by: str = "home"
     """What has decided on the server, in words."""
 
@@ -45,15 +49,17 @@ def find_connection(
             found, words = chosen
             # A profile that is named on the command line brings its token; else the variable goes before it.
             own = token or found.token or secret if profile else secret or found.token
-            return Connection(checked_url(found.server), _usable(own), False, home, words)
+            return Connection(checked_url(found.server), _usable(own), False, home, chosen_by=words)
     settings = load_settings(home, environ) if not (given and secret) else None
     if not given:
         assert settings is not None
-        return Connection(home_url(settings), _usable(secret or settings.auth.token), True, home)
+        return Connection(
+            home_url(settings), _usable(secret or settings.auth.token), True, home, own_certificate(settings)
+        )
     url = checked_url(given)
     if not secret and settings is not None and _belongs(url, settings):
         secret = settings.auth.token
-    return Connection(url, _usable(secret), False, home, "--server" if server else "TASKFORGE_SERVER")
+    return Connection(url, _usable(secret), False, home, chosen_by="--server" if server else "TASKFORGE_SERVER")
 
 
 def _find_profile(named: str | None, environ: Mapping[str, str]) -> tuple[Profile, str] | None:
@@ -79,6 +85,11 @@ def home_url(settings: Settings) -> str:
         return reachable_url(holder.url)
     scheme = "https" if settings.server.tls_cert else "http"
     return f"{scheme}://{_reachable(settings.server.host.strip('[]'))}:{settings.server.port}"
+
+
+def own_certificate(settings: Settings) -> Path | None:
+    """The certificate of the home's server: it may be for another name than the address that is used here."""
+    return settings.home / settings.server.tls_cert if settings.server.tls_cert else None
 
 
 def reachable_url(url: str) -> str:

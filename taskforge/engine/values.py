@@ -290,6 +290,13 @@ class StoredValues:
                 found.append(self._missing(definition, "secrets", secret, pointer, 0))
         return found
 
+    def missing(self, definition: Definition) -> set[tuple[str, str]]:
+        """The names that `warnings` warns of, as (`secrets` or `vars`, name)."""
+        listed = self.sources.listed()
+        names = [name for each in definition.expressions for name in each.names if self._is_missing(name, listed)]
+        verifying = [secret for _, secret in _verifying(definition.document) if not self._has_secret(secret, listed)]
+        return {(name.root, name.field or "") for name in names} | {("secrets", secret) for secret in verifying}
+
     def _is_missing(self, name: Name, listed: Mapping[str, str]) -> bool:
         if name.root not in _NOUNS or name.field is None:
             return False

@@ -39,6 +39,9 @@ class BenchServer:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(timeout=30)
 
@@ -80,6 +83,10 @@ class BenchServer:
         """Resident memory of the server and its children."""
         return sum(_resident_kib(pid) for pid in [self.process.pid, *_children(self.process.pid)]) / 1024
 
+    def peak_mib(self) -> float:
+        """The most that the server alone has ever had resident."""
+        return _resident_kib(self.process.pid, "VmHWM") / 1024
+
     def cpu_s(self) -> float:
         """CPU time of the server and its children so far."""
         return sum(_cpu_s(pid) for pid in [self.process.pid, *_children(self.process.pid)])
@@ -92,12 +99,12 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-def _resident_kib(pid: int) -> float:
+def _resident_kib(pid: int, which: str = "VmRSS") -> float:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return float("nan")
-    return next((float(line.split()[1]) for line in lines if line.startswith("VmRSS")), 0.0)
+    return next((float(line.split()[1]) for line in lines if line.startswith(which)), 0.0)
 
 
 def _cpu_s(pid: int) -> float:

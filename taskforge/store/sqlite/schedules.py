@@ -10,10 +10,7 @@ from taskforge.core.jsontext import loads
 from taskforge.store.sqlite.connection import Session
 from taskforge.store.sqlite.large import Encoded
 from taskforge.store.sqlite.runs import start_run
-from taskforge.store.triggered import Firing, ScheduleRow, SlotRow, StartedRun, TriggerSpec
-
-TIMES: Final = ("cron", "at", "timezone", "start", "end")
-"""The settings that say when a schedule fires: with others, it begins anew."""
+from taskforge.store.triggered import TIMES, Firing, ScheduleRow, SlotRow, StartedRun, TriggerSpec
 
 MISSED: Final = ("SLOT_MISSED", "SLOT_SUPERSEDED", "SLOT_TOO_OLD")
 
@@ -25,6 +22,7 @@ def sync_triggers(
     session: Session, workflow: str, triggers: Sequence[TriggerSpec], *, enabled: bool, anew: bool = False
 ) -> None:
     """Make the rows those of the version that is current now. `anew`: every schedule begins where its spec says."""
+    session.sources = None
     session.write("sync_triggers_forget", (workflow,))
     session.insert(
         "sync_triggers_insert", [(workflow, spec.name, spec.kind, spec.source, spec.states) for spec in triggers]
@@ -41,6 +39,8 @@ def sync_triggers(
             continue
         next_at = spec.next_at if enabled else None
         session.write("sync_schedules_begin", (workflow, spec.name, spec.config, enabled, spec.cursor, next_at))
+        # A clock that was set forward by mistake had slots left out that are to come now.
+        session.write("sync_schedules_void", (workflow, spec.name, spec.cursor))
     for name, (_, active) in known.items():
         if active:
             session.write("sync_schedules_end", (workflow, name))
@@ -95,9 +95,8 @@ def list_slots(session: Session, schedule: int, limit: int) -> list[SlotRow]:
     return [_slot(row) for row in session.rows("list_slots", (schedule, limit))]
 
 
-def find_slot(session: Session, run_id: str, workflow: str, trigger: str, slot: int) -> SlotRow | None:
-    row = session.row("find_slot", (run_id, workflow, trigger, slot))
-    return None if row is None else _slot(row)
+def list_slots_of_run(session: Session, run_id: str, workflow: str, trigger: str, slot: int) -> list[SlotRow]:
+    return [_slot(row) for row in session.rows("list_slots_of_run", (run_id, workflow, trigger, slot))]
 
 
 def count_overdue(session: Session, before: int) -> tuple[int, int | None]:

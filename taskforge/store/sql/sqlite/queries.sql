@@ -34,6 +34,15 @@ FROM workflows WHERE name = ? AND deleted_at IS NULL;
 SELECT name, current_version, enabled, deleted_at IS NOT NULL, description, created_at, updated_at
 FROM workflows WHERE name > ? AND deleted_at IS NULL ORDER BY name LIMIT ?;
 
+-- name: list_newest_versions
+SELECT v.workflow, v.version, v.document, v.source, v.media, v.created_at
+FROM workflows AS w JOIN workflow_versions AS v ON v.workflow = w.name AND v.version = w.current_version
+WHERE w.name > ? AND w.deleted_at IS NULL ORDER BY w.name LIMIT ?;
+
+-- name: count_live_runs
+SELECT workflow, version, state, count(*) FROM runs WHERE state IN ('QUEUED', 'RUNNING', 'WAITING')
+GROUP BY workflow, version, state ORDER BY workflow, version, state;
+
 -- name: get_version
 SELECT workflow, version, document, source, media, created_at
 FROM workflow_versions WHERE workflow = ? AND version = ?;
@@ -48,7 +57,7 @@ FROM workflow_versions WHERE workflow = ? AND version < ? ORDER BY version DESC 
 SELECT key, id, number, state, request_hash, created_at FROM runs WHERE workflow = ? AND idempotency_key = ?;
 
 -- name: start_run_forget_key
-UPDATE runs SET idempotency_key = NULL WHERE key = ?;
+UPDATE runs SET idempotency_key = NULL WHERE workflow = ? AND idempotency_key = ?;
 
 -- name: start_run_number
 UPDATE workflows SET next_number = next_number + 1 WHERE name = ? AND enabled = 1 AND deleted_at IS NULL
@@ -419,6 +428,10 @@ VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)
 ON CONFLICT (workflow, trigger) DO UPDATE
 SET config = ?3, active = ?4, began_at = ?5, cursor = ?5, next_at = ?6, held_at = NULL, missed = 0;
 
+-- name: sync_schedules_void
+DELETE FROM slots
+WHERE schedule = (SELECT id FROM schedules WHERE workflow = ? AND trigger = ?) AND slot > ? AND run IS NULL;
+
 -- name: sync_schedules_keep
 UPDATE schedules SET config = ?3, next_at = min(next_at, ?4) WHERE workflow = ?1 AND trigger = ?2;
 
@@ -467,10 +480,14 @@ WHERE s.id > ?2 AND (?1 IS NULL OR s.workflow = ?1) ORDER BY s.id LIMIT ?3;
 -- name: list_slots
 SELECT slot, code, at, until, covers, more, run, error FROM slots WHERE schedule = ? ORDER BY slot DESC LIMIT ?;
 
--- name: find_slot
+-- name: list_slots_of_run
 SELECT d.slot, d.code, d.at, d.until, d.covers, d.more, d.run, d.error
-FROM schedules AS s JOIN slots AS d ON d.schedule = s.id
-WHERE s.workflow = ?2 AND s.trigger = ?3 AND d.slot = ?4 AND d.run = ?1;
+FROM schedules AS s JOIN slots AS own ON own.schedule = s.id JOIN slots AS d ON d.schedule = s.id AND d.slot <= ?4
+WHERE s.workflow = ?2 AND s.trigger = ?3 AND own.slot = ?4 AND own.run = ?1
+    AND d.slot >= coalesce(
+        (SELECT max(slot) FROM slots WHERE schedule = s.id AND slot < ?4 AND (at <> own.at OR run IS NOT NULL)) + 1, 0
+    )
+ORDER BY d.slot;
 
 -- name: count_overdue
 SELECT count(*), min(next_at) FROM schedules WHERE next_at < ?;
@@ -817,3 +834,48 @@ FROM runs JOIN step_runs ON step_runs.run = runs.key AND step_runs.path = runs.e
 WHERE runs.state = 'FAILED' AND step_runs.state = 'FAILED' AND step_runs.attempts > 0 AND NOT EXISTS (
     SELECT 1 FROM dead_letters WHERE run = runs.key AND path = step_runs.path AND generation = step_runs.generation)
 LIMIT 50;
+
+-- ---- what `doctor` asks beside the invariants
+
+-- name: check_newest_time
+SELECT max(at) FROM (
+    SELECT max(created_at) AS at FROM runs
+    UNION ALL SELECT at FROM journal WHERE id = (SELECT max(id) FROM journal)
+    UNION ALL SELECT received_at FROM deliveries WHERE key = (SELECT max(key) FROM deliveries)
+    UNION ALL SELECT max(started_at) FROM nodes
+);
+
+-- name: check_expired_leases
+SELECT runs.workflow || '#' || runs.number || ' ' || path, lease_expires_at
+FROM attempts JOIN runs ON runs.key = attempts.run
+WHERE attempts.state = 'RUNNING' AND lease_expires_at < ?
+ORDER BY lease_expires_at;
+
+-- name: check_held_by_the_dead
+SELECT workflow || '#' || number, owner FROM runs
+WHERE owner IS NOT NULL AND (?1 OR owner NOT IN (SELECT id FROM nodes))
+ORDER BY key;
+
+-- name: check_overdue_runs
+SELECT workflow || '#' || number, due_at, needs_slot FROM runs
+WHERE due_at < ? AND suspect = 0 AND NOT EXISTS (SELECT 1 FROM holds WHERE holds.workflow IN (runs.workflow, '*'))
+ORDER BY due_at;
+
+-- name: check_suspect_runs
+SELECT workflow || '#' || number FROM runs
+WHERE suspect > 0 AND state IN ('QUEUED', 'RUNNING', 'WAITING') ORDER BY key;
+
+-- name: check_overdue_schedules
+SELECT workflow || '/' || trigger, next_at FROM schedules WHERE next_at < ? ORDER BY next_at;
+
+-- name: check_schedule_zones
+SELECT workflow || '/' || trigger, config ->> '$.timezone' FROM schedules WHERE active = 1 ORDER BY id;
+
+-- name: check_sealed
+SELECT name, sealed, key_id FROM secrets ORDER BY name;
+
+-- name: check_open_letters
+SELECT count(*) FROM dead_letters WHERE state = 'OPEN';
+
+-- name: check_holds
+SELECT workflow FROM holds ORDER BY workflow;
