@@ -114,7 +114,7 @@ class Command(click.Command):
                     gap = " " * (wide - len(example.line) + 2)
                     formatter.write(f"  {example.line}{gap if example.what else ''}{example.what}\n")
         with formatter.section("Global options"):
-            formatter.write("  --server URL  --token T  --profile P  -o table|json|yaml  -q   (taskforge --help)\n")
+            formatter.write("  --server URL  --token T  --profile P  -o table|json|yaml  -q  (taskforge -h)\n")
 
 
 class Group(click.Group):
