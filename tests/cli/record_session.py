@@ -43,7 +43,10 @@ output: ${{ $full }}
 _LINES = (
     ("taskforge init", "Make a home: configuration, token and key."),
     ("taskforge up", "Start the server in the background."),
-    ("taskforge validate nas-watch.yaml", "A mistake is found before anything is sent, with its place and what was meant."),
+    (
+        "taskforge validate nas-watch.yaml",
+        "A mistake is found before anything is sent, with its place and what was meant.",
+    ),
     ("sed -i 's/\\$disk\\[\\]/$disks[]/' nas-watch.yaml && taskforge validate nas-watch.yaml", "Mend it."),
     ("taskforge plan .", "See what would change, and what follows from it."),
     ("taskforge apply .", "Do it."),
