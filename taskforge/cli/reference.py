@@ -30,6 +30,7 @@ _VARIABLES = {
     "TASKFORGE_HOME": "the home directory; else ~/.taskforge",
     "TASKFORGE_SERVER": "the server to talk to, as http://127.0.0.1:7788; else the home's",
     "TASKFORGE_TOKEN": "the API token; else the home's, which goes to the home's server and to this machine only",
+    "TASKFORGE_PROFILE": "the profile to use; else the one that profile use chose, else none",
     "TASKFORGE_<SECTION>__<KEY>": "a setting, as TASKFORGE_SERVER__PORT; before config.toml",
     "NO_COLOR": "no colour, also on a terminal",
 }
@@ -73,8 +74,8 @@ def cli_manual() -> str:
         "",
         "<!-- Made by `python -m taskforge.cli.reference docs/cli.md`; change the commands, not this file. -->",
         "",
-        "`taskforge COMMAND --help` says the same on a terminal. Examples use a workflow `uptime`; `uptime#42` is its run",
-        "42, and stands wherever a run is named. [A session](session.md) shows the commands at work.",
+        "`taskforge COMMAND --help` says the same on a terminal. Examples use a workflow `uptime`; `uptime#42` is its",
+        "run 42, and stands wherever a run is named. [A session](session.md) shows the commands at work.",
         "",
         "Options that every command takes, before or after its name:",
         "",
