@@ -199,6 +199,10 @@ class Screen:
         """One line of the answer, cut at the terminal's width."""
         self._write(sys.stdout, self._joined(sys.stdout, cells, self.columns) + "\n")
 
+    def raw(self, text: str) -> None:
+        """One line for a program, not for eyes: never cut, and escaped by the caller."""
+        self._write(sys.stdout, text + "\n")
+
     def paragraph(self, *cells: Cell, hang: int) -> None:
         """A line whose last cell goes on below, `hang` columns in, where the terminal is too narrow for it."""
         *heads, last = cells
