@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from taskforge.api.apply_members import APPLY_WORKFLOWS, PLAN_WORKFLOWS
+from taskforge.api.expression_calls import EVALUATE_EXPRESSION, EVALUATE_IN_RUN
 from taskforge.api.members import (
     CANCEL_RUN,
     CHANGE_WORKFLOW,
@@ -241,6 +242,7 @@ def components() -> dict[str, Any]:
         "Verdict": _object({"valid": _FLAG, "code": _TEXT, "reason": _TEXT, "delivery_id": _MAYBE_TEXT}),
         "ScheduleSlot": _object({"at": _TIME, "local": _TEXT, "latest": _TIME, "note": _TEXT}, "latest", "note"),
         "SchedulePreview": _object({"items": _list(_ref("ScheduleSlot")), "remarks": _list(_TEXT)}),
+        "Evaluated": _object({"results": {"type": "array"}}),
         "Delivery": _object(_DELIVERY),
         "DeliveryPage": _page("Delivery"),
         "DeliveryDetail": _object(_DELIVERY | {"body": _MAYBE_TEXT, "body_b64": _MAYBE_TEXT}),
@@ -264,7 +266,7 @@ def components() -> dict[str, Any]:
     }  # fmt: skip
     bodies = (START_RUN, START_RUNS, CHANGE_WORKFLOW, CANCEL_RUN, RETRY_RUN, REPLAY_RUN, REPLAY_DELIVERY, SEND_SIGNAL,
               SET_HOLD, SET_STATE, NOTHING, CREATE_TOKEN, PUT_SECRET, PUT_VAR, SEND_WEBHOOK, VERIFY_WEBHOOK,
-              PREVIEW_SCHEDULE, PLAN_WORKFLOWS, APPLY_WORKFLOWS)  # fmt: skip
+              PREVIEW_SCHEDULE, PLAN_WORKFLOWS, APPLY_WORKFLOWS, EVALUATE_EXPRESSION, EVALUATE_IN_RUN)  # fmt: skip
     for body in bodies:
         named[body.schema_name] = _body(body)
     return dict(sorted(named.items()))

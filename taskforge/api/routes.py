@@ -9,6 +9,12 @@ from taskforge.api.apply_calls import apply_workflows, plan_workflows
 from taskforge.api.apply_members import APPLY_WORKFLOWS, PLAN_WORKFLOWS
 from taskforge.api.delivery_calls import get_delivery, list_deliveries, list_schedules, replay_delivery
 from taskforge.api.events import list_logs, stream_events, stream_run_events
+from taskforge.api.expression_calls import (
+    EVALUATE_EXPRESSION,
+    EVALUATE_IN_RUN,
+    evaluate_expression,
+    evaluate_in_run,
+)
 from taskforge.api.health_calls import docs, healthz, metrics, openapi, readyz, stats
 from taskforge.api.hold_calls import get_hold, set_hold
 from taskforge.api.hook_calls import receive_delivery, send_delivery
@@ -54,9 +60,11 @@ from taskforge.core.errors import (
     DeadLetterClosed,
     DeliveryGone,
     DeliveryRefused,
+    ExpressionFailed,
     HookBusy,
     IdempotencyMismatch,
     InvalidDefinition,
+    InvalidExpression,
     InvalidInput,
     LoopRefused,
     MethodNotAllowed,
@@ -89,6 +97,7 @@ _STARTS = (NotFound, WorkflowDisabled, InvalidInput, ShuttingDown, *_STORES)
 _PUBLISHES = (InvalidDefinition, *_STORES)
 _RETRIES = (NotFound, RunNotEnded, NothingToRetry, RunUndone, ShuttingDown, *_STORES)
 _SIGNALS = (NotFound, InvalidInput, TooLarge, Conflict, *_STORES)
+_EVALUATES = (InvalidExpression, ExpressionFailed, TooManyRequests)
 _PAGED = (query.LIMIT,)
 _DOCUMENT = DocumentBody()
 _PUBLISHED = {
@@ -224,6 +233,13 @@ ROUTES: Final[tuple[Route, ...]] = (
           headers=_LAST_EVENT, refusals=(NotFound,), tag="events"),
     Route("GET", "/v1/events", READ, stream_events, "Follow all runs.", _STREAM, headers=_LAST_EVENT,
           tag="events"),
+    # ---- expressions: who may read a run may compute with what is shown of it
+    Route("POST", "/v1/expressions:evaluate", READ, evaluate_expression, "Try an expression; nothing is stored.",
+          {200: Answer("Every result.", "Evaluated")}, body=EVALUATE_EXPRESSION, refusals=_EVALUATES,
+          tag="expressions"),
+    Route("POST", "/v1/runs/{run}/evaluate", READ, evaluate_in_run, "Try an expression against what a run saw.",
+          {200: Answer("Every result; secrets are masked.", "Evaluated")}, body=EVALUATE_IN_RUN,
+          refusals=(NotFound, StepUnknown, *_EVALUATES), tag="expressions"),
     # ---- dead letters
     Route("GET", "/v1/dead-letters", READ, list_dead_letters, "List dead letters, newest first.",
           {200: Answer("A page of dead letters.", "DeadLetterPage")},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
@@ -19,6 +20,8 @@ _CODES = {400: Exit.USAGE, 401: Exit.UNREACHABLE, 403: Exit.UNREACHABLE, 404: Ex
           413: Exit.USAGE, 415: Exit.USAGE, 421: Exit.UNREACHABLE, 422: Exit.USAGE}  # fmt: skip
 _LISTS = {"workflows": "workflow list", "runs": "runs list", "dead-letters": "dead list", "tokens": "token list",
           "secrets": "secret list", "vars": "var list"}  # fmt: skip
+_PASSING = frozenset({408, 429, 500, 502, 503, 504, 507})
+"""Answers after which the same call may be taken."""
 _CONNECT_S = 5.0
 _ANSWER_S = 60.0
 _DOCUMENTS_S = 900.0
@@ -102,6 +105,21 @@ class Client:
             if not cursor:
                 return
 
+    def stream(self, *path: str, headers: Mapping[str, str]) -> Iterator[str]:
+        """The lines of an answer that goes on, as they come; they end with it, whoever brought that about."""
+        sent = {"accept": "text/event-stream", **headers}
+        if self.connection.token:
+            sent["authorization"] = f"Bearer {self.connection.token}"
+        url = "/v1/" + "/".join(_segment(part) for part in path)
+        with self._guarded():
+            if self._http is None:
+                self._http = self._open()
+            with self._http.stream("GET", url, headers=sent) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise self._refusal(answer)
+                yield from answer.iter_lines()
+
     def alive(self) -> str | None:
         """What keeps the server from working, or None when it is ready. CommandError when there is no server."""
         answer = self._send("GET", "/readyz")
@@ -154,11 +172,19 @@ class Client:
     def _send(self, method: str, url: str, *, answer_s: float = _ANSWER_S, **request: Any) -> Response:
         import httpx2
 
-        try:
+        with self._guarded(answer_s):
             if self._http is None:
                 self._http = self._open()
             timeout = httpx2.Timeout(answer_s, connect=_CONNECT_S)
             return self._http.request(method, url, timeout=timeout, **request)
+
+    @contextmanager
+    def _guarded(self, answer_s: float = _ANSWER_S) -> Iterator[None]:
+        """What goes wrong on the way becomes a CommandError."""
+        import httpx2
+
+        try:
+            yield
         except httpx2.TimeoutException as error:
             early = isinstance(error, httpx2.ConnectTimeout)
             words = f"does not answer within {_CONNECT_S if early else answer_s:g} s"
@@ -220,7 +246,7 @@ class Client:
             hint=str(hint) if hint else None,
             code=_CODES.get(status, Exit.FAILED),
             lines=[place_line(error) for error in errors],
-            refused=True,
+            refused=status not in _PASSING,
             errors=errors,
         )
 

@@ -145,6 +145,18 @@ class InvalidInput(TaskForgeError):
     code, status, title = "INVALID_INPUT", 422, "The input does not fit the workflow"
 
 
+class InvalidExpression(TaskForgeError):
+    """An expression that cannot be evaluated: `problems` says where it is wrong."""
+
+    code, status, title = "INVALID_EXPRESSION", 422, "Invalid expression"
+
+
+class ExpressionFailed(TaskForgeError):
+    """An expression that gave an error, or passed a limit; `reason` is the code that a step would have failed with."""
+
+    code, status, title = "EXPRESSION_FAILED", 422, "The expression failed"
+
+
 class TooLarge(TaskForgeError):
     code, status, title = "TOO_LARGE", 413, "Too large"
 

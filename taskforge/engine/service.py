@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Literal, Protocol
@@ -19,6 +19,7 @@ from taskforge.core.errors import (
     NotFound,
     ShuttingDown,
     StateConflict,
+    StepUnknown,
     TooLarge,
     Unavailable,
 )
@@ -39,6 +40,7 @@ from taskforge.engine.plans import Plans
 from taskforge.engine.resuming import Resumable, awaited_signal, check_resumable, step_of
 from taskforge.engine.starting import StartRequest, Starts
 from taskforge.engine.timers import Timers
+from taskforge.engine.trials import Trials
 from taskforge.engine.triggers import TriggerCalls, Triggers
 from taskforge.engine.values import StoredValues, ValueCalls
 from taskforge.engine.watching import Watchers
@@ -93,7 +95,9 @@ class Service(ValueCalls, TriggerCalls, ApplyCalls):
         links: ResumeLinks,
         values: StoredValues,
         triggers: Triggers,
+        trials: Trials,
     ) -> None:
+        self._trials = trials
         self._triggers = triggers
         self._values = values
         self._store = store
@@ -362,9 +366,7 @@ class Service(ValueCalls, TriggerCalls, ApplyCalls):
 
     async def explain_run(self, ref: str, step: str | None) -> tuple[RunRow, list[Reason]]:
         """Return the run and what holds it, or one of its steps, now. Raises NotFound, also for an unknown step."""
-        row = await self._store.get_run(ref)
-        driver = self._drivers.find(row.key)
-        run = driver.run if driver is not None else await self._drivers.load(row.key)
+        row, run = await self._look_at(ref)
         holder = None
         if run.place is not None and not run.placed:
             oldest = await self._store.find_oldest_placed(run.place)
@@ -377,11 +379,30 @@ class Service(ValueCalls, TriggerCalls, ApplyCalls):
             return row, found
         found = [reason for reason in found if reason.step in (None, step)]
         if step not in run.steps:
-            if step_of(run.plan, step) is None:
-                near = suggest(step, (*run.steps, *run.plan.index))
-                raise NotFound(f"the run has no step {step!r}" + (f"; {near}" if near else ""))
+            _check_known(run, step)
             found.append(missing_reason(run, step))
         return row, found
+
+    async def _look_at(self, ref: str) -> tuple[RunRow, RunSnapshot]:
+        """The run as it is in memory, else as it is stored: to look at, not to change."""
+        row = await self._store.get_run(ref)
+        driver = self._drivers.find(row.key)
+        return row, driver.run if driver is not None else await self._drivers.load(row.key)
+
+    # ---- expressions that people try out
+
+    async def evaluate_expression(self, text: str, dot: JSON, variables: Mapping[str, JSON]) -> list[JSON]:
+        """Every result of a jq program. Raises InvalidExpression, ExpressionFailed, TooManyRequests."""
+        return await self._trials.evaluate(text, dot, variables, self._clock.wall())
+
+    async def evaluate_in_run(self, ref: str, step: str | None, text: str, dot: JSON) -> list[JSON]:
+        """The same against what a run, or one of its steps, saw. Raises NotFound and StepUnknown, too."""
+        _, run = await self._look_at(ref)
+        at = None if step is None else run.steps.get(step)
+        if step is not None and at is None:
+            _check_known(run, step)
+            raise StepUnknown(f"the step {step!r} has not begun, so that it has seen nothing yet")
+        return await self._trials.evaluate_in_run(run, at, text, dot, self._clock.wall())
 
     async def list_journal(self, ref: str | None, after: int, limit: int) -> list[JournalRow]:
         key = None if ref is None else (await self._store.get_run(ref)).key
@@ -459,6 +480,12 @@ class Service(ValueCalls, TriggerCalls, ApplyCalls):
         self._children.moved(run, changes)
         self._places.moved(run, changes)
         self._triggers.run_ends.moved(run)
+
+
+def _check_known(run: RunSnapshot, step: str) -> None:
+    if step_of(run.plan, step) is None:
+        near = suggest(step, (*run.steps, *run.plan.index))
+        raise NotFound(f"the run has no step {step!r}" + (f"; {near}" if near else ""))
 
 
 def _check_open(row: DeadLetterRow) -> None:

@@ -21,6 +21,7 @@ from taskforge.engine.plans import Plans
 from taskforge.engine.service import Service
 from taskforge.engine.starting import StartRequest, Starts
 from taskforge.engine.timers import Timers
+from taskforge.engine.trials import Trials
 from taskforge.engine.triggers import Triggers
 from taskforge.engine.values import StoredValues
 from taskforge.engine.workflow_state import WorkflowState
@@ -101,6 +102,7 @@ class Engine:
             links=links,
             values=values,
             triggers=triggers,
+            trials=Trials(self.evaluator, expressions),
             places=Places(self.faults.as_store(), self.drivers),
         )
 

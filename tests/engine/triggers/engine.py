@@ -25,6 +25,7 @@ from taskforge.engine.plans import Plans
 from taskforge.engine.service import Service
 from taskforge.engine.starting import Starts
 from taskforge.engine.timers import Timers
+from taskforge.engine.trials import Trials
 from taskforge.engine.triggers import Triggers
 from taskforge.engine.values import StoredValues
 from taskforge.engine.webhooks import InboxLimits
@@ -77,7 +78,7 @@ class Engine:
         self.service = Service(
             store, clock, self.drivers, plans, reader, self.timers,
             starts=starts, children=children, places=Places(store, self.drivers),
-            links=links, values=self.values, triggers=self.triggers,
+            links=links, values=self.values, triggers=self.triggers, trials=Trials(evaluator, expressions),
         )  # fmt: skip
         self.api: Api = create_api(self.service, self.settings, clock)
 
