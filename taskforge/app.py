@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import os
 import platform
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,8 +24,9 @@ import uvicorn
 from taskforge import __version__
 from taskforge.api.server import create_api, http_protocol
 from taskforge.config import Settings, create_home, load_settings
-from taskforge.config.home import DATABASE_FILE
+from taskforge.config.home import DATABASE_FILE, LOG_FILE
 from taskforge.config.lock import HomeLock
+from taskforge.config.tls import check_tls
 from taskforge.core.clock import SystemClock
 from taskforge.core.definition import Definition, DefinitionLimits, load_plan, parse_definition
 from taskforge.core.errors import StartupError, TaskForgeError
@@ -48,6 +49,7 @@ from taskforge.engine.workflow_state import WorkflowState
 from taskforge.expressions.evaluator import Evaluator, Limits
 from taskforge.expressions.jq_check import jq_problems
 from taskforge.expressions.template import parse_template
+from taskforge.observe.log_file import keep_small
 from taskforge.observe.logs import configure_logging, get_logger
 from taskforge.security.egress import EgressPolicy, parse_networks
 from taskforge.security.keys import read_key
@@ -110,6 +112,8 @@ class Server:
         self.settings = settings
         self.clock = SystemClock()
         self.node = self.clock.new_id("node")
+        self.machine = False
+        """Is the ready line for a program?"""
         self._sock = sock
         self._failure: BaseException | None = None
         self._stop = asyncio.Event()
@@ -202,13 +206,14 @@ class Server:
         serving.add_done_callback(lambda task: self._web_ended(task, web))
         await asyncio.wait([serving, asyncio.create_task(web.ready.wait())], return_when=asyncio.FIRST_COMPLETED)
         url = _url(settings, self._sock)
-        lock.announce(url)
+        lock.announce(url, self.clock.wall())
         if not self._stop.is_set():
-            print(f"taskforge {__version__} is ready at {url} (home {settings.home})", flush=True)
+            print(_ready_line(url, settings.home, machine=self.machine), flush=True)
             log.info("ready", url=url, home=str(settings.home), pid=os.getpid(), node=self.node)
         _collect_less()
         warming = asyncio.create_task(http.warm_up(_WARM_UP_S))
         await self._stop.wait()
+        lock.announce_stop()
         warming.cancel()
         await triggers.stop()
         await self._shut_down(service, timers, executor, drivers)
@@ -332,8 +337,10 @@ class _Web(uvicorn.Server):
         yield
 
 
-def serve(home: Path, flags: Mapping[str, str | int], make: type[Server] = Server) -> int:
+def serve(home: Path, flags: Mapping[str, str | int], make: type[Server] = Server, *, machine: bool = False) -> int:
     """Run the server in the foreground until it ends. Returns 0, or 1 after one clear line on stderr.
+
+    `machine`: the ready line is a JSON object.
 
     `make` puts the parts together: a test gives one that wraps them.
     """
@@ -341,12 +348,13 @@ def serve(home: Path, flags: Mapping[str, str | int], make: type[Server] = Serve
         create_home(home)
         settings = load_settings(home, os.environ, dict(flags))
         configure_logging(settings.log.level, settings.log.format)
+        keep_small(home / LOG_FILE, settings.log.file_mib * 1024 * 1024)
         lock = HomeLock(home)
         try:
-            _check_tls(settings)
+            check_tls(settings)
             sock = _listen(settings)
             _warn(settings)
-            return _run(make, settings, sock, lock)
+            return _run(make, settings, sock, lock, machine)
         finally:
             lock.release()
     except TaskForgeError as error:
@@ -355,9 +363,11 @@ def serve(home: Path, flags: Mapping[str, str | int], make: type[Server] = Serve
         return 1
 
 
-def _run(make: type[Server], settings: Settings, sock: socket.socket, lock: HomeLock) -> int:
+def _run(make: type[Server], settings: Settings, sock: socket.socket, lock: HomeLock, machine: bool) -> int:
     async def main() -> int:
-        return await make(settings, sock).run(lock)
+        server = make(settings, sock)
+        server.machine = machine
+        return await server.run(lock)
 
     if sys.platform != "win32" and platform.python_implementation() == "CPython":
         import uvloop
@@ -367,31 +377,17 @@ def _run(make: type[Server], settings: Settings, sock: socket.socket, lock: Home
     return asyncio.run(main())
 
 
+def _ready_line(url: str, home: Path, *, machine: bool) -> str:
+    if machine:
+        return json.dumps({"server": url, "pid": os.getpid(), "home": str(home), "version": __version__})
+    return f"taskforge {__version__} is ready at {url} (home {home})"
+
+
 def _collect_less() -> None:
     """Leave what the start has made out of every garbage collection, and collect more rarely: a run makes hundreds of
     short-lived objects and hardly any cycle (docs/performance.md)."""
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
-
-
-def _check_tls(settings: Settings) -> None:
-    """Read certificate and key once, so that what is wrong with them is told before anything starts."""
-    server = settings.server
-    if not server.tls_cert:
-        return
-    cert, key = settings.home / server.tls_cert, settings.home / server.tls_key
-    for path in (cert, key):
-        try:
-            path.read_bytes()
-        except OSError as error:
-            raise StartupError(f"cannot read {path} ([server] tls_cert, tls_key): {error.strerror}") from None
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, lambda: "")
-    except (OSError, ValueError) as error:  # SSLError is an OSError
-        raise StartupError(
-            f"{cert} and {key} cannot be used for TLS ({getattr(error, 'reason', None) or error}): they must be a "
-            "certificate and its key, both PEM, the key without a passphrase"
-        ) from None
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -24,6 +24,7 @@ class Session:
         self.screen = screen
         self.server: str | None = None
         self.token: str | None = None
+        self.patience_s: float | None = None
         self._client: Client | None = None
 
     @property
@@ -32,8 +33,13 @@ class Session:
             from taskforge.cli.client import Client
             from taskforge.cli.connection import find_connection
 
-            self._client = Client(find_connection(self.server, self.token, self.screen.environ))
+            self._client = Client(find_connection(self.server, self.token, self.screen.environ), self.patience_s)
         return self._client
+
+    @property
+    def asked(self) -> bool:
+        """Has a server answered this command?"""
+        return self._client is not None and self._client.answered
 
     @property
     def machine(self) -> bool:

@@ -15,12 +15,16 @@ from taskforge.config.settings import Settings
 
 
 class Connection(NamedTuple):
-    """`local`: the address came from the home, so that a command of ours could start this server."""
+    """`local`: the address came from the home, so that a command of ours could start this server.
+
+    `certificate`: the file with the one certificate (PEM) that the home's own server may show.
+    """
 
     url: str
     token: str
     local: bool
     home: Path
+    certificate: Path | None = None
 
 
 def find_connection(server: str | None, token: str | None, environ: Mapping[str, str]) -> Connection:
@@ -31,7 +35,9 @@ def find_connection(server: str | None, token: str | None, environ: Mapping[str,
     settings = load_settings(home, environ) if not (given and secret) else None
     if not given:
         assert settings is not None
-        return Connection(home_url(settings), _usable(secret or settings.auth.token), True, home)
+        return Connection(
+            home_url(settings), _usable(secret or settings.auth.token), True, home, own_certificate(settings)
+        )
     url = _checked(given)
     if not secret and settings is not None and _belongs(url, settings):
         secret = settings.auth.token
@@ -45,6 +51,11 @@ def home_url(settings: Settings) -> str:
         return reachable_url(holder.url)
     scheme = "https" if settings.server.tls_cert else "http"
     return f"{scheme}://{_reachable(settings.server.host.strip('[]'))}:{settings.server.port}"
+
+
+def own_certificate(settings: Settings) -> Path | None:
+    """The certificate of the home's server: it may be for another name than the address that is used here."""
+    return settings.home / settings.server.tls_cert if settings.server.tls_cert else None
 
 
 def reachable_url(url: str) -> str:

@@ -127,6 +127,10 @@ class LogSettings:
         "How entries look; auto is console on a terminal, else json.",
         choices=("auto", "json", "console"),
     )
+    file_mib: int = _setting(
+        16, "Size from which serve.log is put aside as serve.log.1, which takes the place of an older one.",
+        low=1, high=10_240,
+    )  # fmt: skip
 
 
 SECTIONS: Final = {

@@ -810,3 +810,48 @@ FROM runs JOIN step_runs ON step_runs.run = runs.key AND step_runs.path = runs.e
 WHERE runs.state = 'FAILED' AND step_runs.state = 'FAILED' AND step_runs.attempts > 0 AND NOT EXISTS (
     SELECT 1 FROM dead_letters WHERE run = runs.key AND path = step_runs.path AND generation = step_runs.generation)
 LIMIT 50;
+
+-- ---- what `doctor` asks beside the invariants
+
+-- name: check_newest_time
+SELECT max(at) FROM (
+    SELECT max(created_at) AS at FROM runs
+    UNION ALL SELECT at FROM journal WHERE id = (SELECT max(id) FROM journal)
+    UNION ALL SELECT received_at FROM deliveries WHERE key = (SELECT max(key) FROM deliveries)
+    UNION ALL SELECT max(started_at) FROM nodes
+);
+
+-- name: check_expired_leases
+SELECT runs.workflow || '#' || runs.number || ' ' || path, lease_expires_at
+FROM attempts JOIN runs ON runs.key = attempts.run
+WHERE attempts.state = 'RUNNING' AND lease_expires_at < ?
+ORDER BY lease_expires_at;
+
+-- name: check_held_by_the_dead
+SELECT workflow || '#' || number, owner FROM runs
+WHERE owner IS NOT NULL AND (?1 OR owner NOT IN (SELECT id FROM nodes))
+ORDER BY key;
+
+-- name: check_overdue_runs
+SELECT workflow || '#' || number, due_at, needs_slot FROM runs
+WHERE due_at < ? AND suspect = 0 AND NOT EXISTS (SELECT 1 FROM holds WHERE holds.workflow IN (runs.workflow, '*'))
+ORDER BY due_at;
+
+-- name: check_suspect_runs
+SELECT workflow || '#' || number FROM runs
+WHERE suspect > 0 AND state IN ('QUEUED', 'RUNNING', 'WAITING') ORDER BY key;
+
+-- name: check_overdue_schedules
+SELECT workflow || '/' || trigger, next_at FROM schedules WHERE next_at < ? ORDER BY next_at;
+
+-- name: check_schedule_zones
+SELECT workflow || '/' || trigger, config ->> '$.timezone' FROM schedules WHERE active = 1 ORDER BY id;
+
+-- name: check_sealed
+SELECT name, sealed, key_id FROM secrets ORDER BY name;
+
+-- name: check_open_letters
+SELECT count(*) FROM dead_letters WHERE state = 'OPEN';
+
+-- name: check_holds
+SELECT workflow FROM holds ORDER BY workflow;
