@@ -32,12 +32,14 @@ from taskforge.core.definition import Definition, DefinitionLimits, load_plan, p
 from taskforge.core.errors import StartupError, TaskForgeError
 from taskforge.core.model import JSON, Plan
 from taskforge.core.problem import Problem
+from taskforge.engine.auditing import prune_audit
 from taskforge.engine.children import Children
 from taskforge.engine.drivers import Drivers
 from taskforge.engine.evaluation import Expressions
 from taskforge.engine.executor import Executor
 from taskforge.engine.places import Places
 from taskforge.engine.plans import Plans
+from taskforge.engine.rotation import KeyRotation
 from taskforge.engine.service import Service
 from taskforge.engine.starting import Starts
 from taskforge.engine.timers import Timers
@@ -52,7 +54,8 @@ from taskforge.expressions.template import parse_template
 from taskforge.observe.log_file import keep_small
 from taskforge.observe.logs import configure_logging, get_logger
 from taskforge.security.egress import EgressPolicy, parse_networks
-from taskforge.security.keys import read_key
+from taskforge.security.keys import KeyFile
+from taskforge.security.providers import make_providers
 from taskforge.security.resume_links import ResumeLinks
 from taskforge.security.secrets import SecretBox
 from taskforge.steps.http_transport import HttpTransport
@@ -142,10 +145,7 @@ class Server:
         reader = Reader(settings, evaluator)
         plans = Plans(store, reader.load)
         state = WorkflowState(store, self.clock)
-        key = read_key(settings.home)
-        values = StoredValues(store, self.clock, SecretBox(key))
-        await values.load()
-        links = ResumeLinks(key, settings.server.public_url or _public_url(settings, self._sock))
+        values, links, keys = await self._load_values(store)
         expressions = Expressions(evaluator, state, values, links)
         executor = Executor(
             self.clock,
@@ -190,11 +190,16 @@ class Server:
             await triggers.run_ends.catch_up()
 
         timers.on_upkeep = look_after
-        timers.on_retention = triggers.prune
+
+        async def retain() -> None:
+            await triggers.prune()
+            await prune_audit(store, self.clock, _ms(settings.audit.keep_days * 86_400))
+
+        timers.on_retention = retain
         places = Places(store, drivers)
         service = Service(
             store, self.clock, drivers, plans, reader, timers, starts=starts, children=children, places=places,
-            links=links, values=values, triggers=triggers, trials=Trials(evaluator, expressions),
+            links=links, values=values, triggers=triggers, trials=Trials(evaluator, expressions), keys=keys,
         )  # fmt: skip
         self._install_signals()
         await timers.start()
@@ -238,6 +243,22 @@ class Server:
 
     async def _open_store(self) -> Store:
         return await SqliteStore.open(self.settings.home / DATABASE_FILE, clock=self.clock)
+
+    async def _load_values(self, store: Store) -> tuple[StoredValues, ResumeLinks, KeyRotation]:
+        """What the home's key is for: values, one-time links, and the care of the key itself."""
+        file = self._key_file()
+        key = file.read().current
+        wanted = self.settings.secrets
+        providers = make_providers(wanted.providers, os.environ, self.settings.home, wanted.command_timeout_seconds)
+        values = StoredValues(store, self.clock, SecretBox(key), providers, _ms(wanted.cache_seconds))
+        links = ResumeLinks(key, self.settings.server.public_url or _public_url(self.settings, self._sock))
+        keys = KeyRotation(file, values, links)
+        await values.load()
+        await keys.finish(self.clock.now())
+        return values, links, keys
+
+    def _key_file(self) -> KeyFile:
+        return KeyFile(self.settings.home)
 
     def _evaluator(self) -> Evaluator:
         wanted = self.settings.expressions

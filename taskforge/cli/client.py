@@ -286,6 +286,9 @@ class Client:
         if self.connection.token:
             told = problem.get("detail") or "the token is not accepted"
             hint = "it may have been revoked, or belong to another server; check --token or TASKFORGE_TOKEN"
+            if self.connection.chosen_by.startswith("profile "):
+                name = self.connection.chosen_by.split()[1]
+                hint = f"a new one: taskforge profile add {name} --server {self.connection.url} --token-file FILE"
         else:
             told = "this server wants a token, and there is none"
             hint = "give it with TASKFORGE_TOKEN or --token, or set TASKFORGE_HOME to the server's home"

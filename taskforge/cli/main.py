@@ -65,6 +65,8 @@ SECTIONS = {
     },
     "More": {
         "token": Place("taskforge.cli.tokens", "token", "Create, list and revoke API tokens."),
+        "profile": Place("taskforge.cli.profile", "profile", "Profiles: servers to talk to, each with its token."),
+        "audit": Place("taskforge.cli.audit", "audit", "The audit log: who has changed what, and when."),
         "db": Place("taskforge.cli.db", "db", "Check the database file."),
         "completion": Place(
             "taskforge.cli.completion", "completion", "Print the script that completes commands in a shell."

@@ -108,7 +108,12 @@ def status(session: Session) -> int:
         hindrance = "it is stopping"
     home, version = str(client.connection.home), client.server_version()
     if session.machine:
-        facts = {"server": client.connection.url, "ready": hindrance is None, "reason": hindrance}
+        facts = {
+            "server": client.connection.url,
+            "chosen_by": client.connection.chosen_by,
+            "ready": hindrance is None,
+            "reason": hindrance,
+        }
         process = {"pid": holder and holder.pid, "ready_at": _time(holder)}
         screen.document({**facts, **process, "home": home, "version": version, "stats": stats})
         return Exit.DONE if hindrance is None else Exit.FAILED
@@ -119,6 +124,8 @@ def status(session: Session) -> int:
         screen.line(Paint("server".ljust(14), "dim"), client.connection.url, "  ", ready)
         if client.connection.local:
             screen.line(Paint("home".ljust(14), "dim"), home)
+        else:
+            screen.line(Paint("chosen by".ljust(14), "dim"), client.connection.chosen_by)
         if holder is not None:
             screen.line(Paint("process".ljust(14), "dim"), f"{holder.pid}, ready since {_time(holder) or 'unknown'}")
         screen.line(Paint("version".ljust(14), "dim"), _versions(version))

@@ -610,6 +610,11 @@ FROM dead_letters AS d JOIN runs AS r ON r.key = d.run WHERE d.id < ? ORDER BY d
 SELECT d.id, d.state, r.id, r.number, r.workflow, d.path, d.generation, d.input, d.error, d.created_at, d.closed_at
 FROM dead_letters AS d JOIN runs AS r ON r.key = d.run WHERE d.state = ? AND d.id < ? ORDER BY d.id DESC LIMIT ?;
 
+-- name: list_dead_letters_of_workflow
+SELECT d.id, d.state, r.id, r.number, r.workflow, d.path, d.generation, d.input, d.error, d.created_at, d.closed_at
+FROM dead_letters AS d JOIN runs AS r ON r.key = d.run
+WHERE r.workflow = ?1 AND d.id < ?2 AND (?3 IS NULL OR d.state = ?3) ORDER BY d.id DESC LIMIT ?4;
+
 -- name: discard_dead_letter
 UPDATE dead_letters SET state = 'DISCARDED', closed_at = ?2 WHERE id = ?1 AND state = 'OPEN';
 
@@ -627,6 +632,22 @@ SELECT id, name, hash, scopes, created_at, expires_at FROM tokens WHERE hash = ?
 -- name: revoke_token
 DELETE FROM tokens WHERE id = ?;
 
+-- name: add_audit
+INSERT INTO audit (at, token, actor, action, target, outcome, address, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: list_audit
+SELECT id, at, token, actor, action, target, outcome, address, detail FROM audit
+WHERE id < ?1 AND at BETWEEN ?2 AND ?3 AND (?4 IS NULL OR actor = ?4 OR token = ?4) AND (?5 IS NULL OR action = ?5)
+    AND (?6 IS NULL OR target = ?6 OR substr(target, 1, length(?7)) = ?7)
+ORDER BY id DESC LIMIT ?8;
+
+-- name: prune_audit_kept
+INSERT INTO properties (name, value) VALUES ('audit_kept_from', ?1)
+ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value);
+
+-- name: prune_audit
+DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ?1 ORDER BY at LIMIT ?2);
+
 -- ---- secrets and variables
 
 -- name: put_secret
@@ -638,6 +659,9 @@ SELECT name, sealed, key_id, created_at, updated_at FROM secrets WHERE name = ?;
 
 -- name: list_secrets
 SELECT name, sealed, key_id, created_at, updated_at FROM secrets ORDER BY name;
+
+-- name: reseal_secret
+UPDATE secrets SET sealed = ?2, key_id = ?3 WHERE name = ?1;
 
 -- name: delete_secret
 DELETE FROM secrets WHERE name = ?;
