@@ -48,6 +48,8 @@ RULES: Final[dict[str, About]] = {
     "PUT /v1/workflows/{name}": About.NAME,
     "POST /v1/workflows": About.DOCUMENT,
     "POST /v1/workflows:validate": About.DOCUMENT,
+    "POST /v1/workflows:plan": About.SERVER,
+    "POST /v1/workflows:apply": About.SERVER,
     "GET /v1/workflows": About.LIST,
     "GET /v1/workflows/{name}": About.NAME,
     "PATCH /v1/workflows/{name}": About.NAME,
