@@ -115,6 +115,8 @@ PREPARATIONS: Mapping[str, tuple[str, ...]] = {
     "taskforge secret delete GITHUB_TOKEN": ("taskforge secret set GITHUB_TOKEN --file token.txt",),
     "taskforge secret set GITHUB_TOKEN": ("echo from-standard-input |",),
     "taskforge trigger issue-digest/github --body '{": (f"printf %s '{_SECRET}' |",),
+    "taskforge plan workflows/ --detailed-exitcode": ("taskforge apply workflows/",),
+    "taskforge apply workflows/ --planned plan.json": ("taskforge plan workflows/ -o json > plan.json",),
     "taskforge var delete API_URL": ("taskforge var set API_URL x",),
     "taskforge workflow delete uptime": ("taskforge apply uptime.yaml",),
     "taskforge runs list --state FAILED -q | xargs -n1 taskforge runs retry": (
