@@ -17,9 +17,18 @@ import apsw
 from taskforge import __version__
 from taskforge.core.errors import StartupError
 from taskforge.store.migrate import Applied, Migration, load_migrations, pending
-from taskforge.store.sqlite.connection import APPLICATION_ID, configure_writer, open_connection, require_library
+from taskforge.store.sqlite.backup import Stamp, copy_database, sync, touch_private
+from taskforge.store.sqlite.connection import (
+    APPLICATION_ID,
+    NO_SPACE,
+    configure_reader,
+    configure_writer,
+    open_connection,
+    require_library,
+)
 from taskforge.store.sqlite.marks import mark_open, missing_log, was_open
 from taskforge.store.sqlite.place import doubts_about
+from taskforge.store.sqlite.restoring import finish_restore, paused_notices
 
 _CHECKED_AFTER_CRASH: Final = 16 * 1024 * 1024
 """Size up to which a file is read whole after a crash: about 15 ms a MiB."""
@@ -50,9 +59,10 @@ def prepare(path: Path, backups: Path, now: int, *, vfs: str | None = None) -> P
     require_library()
     migrations = load_migrations("sqlite")
     with startup_errors(path):
+        restored = finish_restore(path)
         if not path.exists():
             _create(path, migrations, now)
-        _look_at_files(path)
+        look_at_files(path)
         has_log = wal_path(path).exists()
         if not has_log:
             _look_without_a_trace(path, migrations)
@@ -60,12 +70,13 @@ def prepare(path: Path, backups: Path, now: int, *, vfs: str | None = None) -> P
         try:
             # Until the file is known to be ours and of our time, closing must not move the WAL into it.
             conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-            missing = pending(_look_inside(conn, path), migrations, program_version=__version__, place=str(path))
+            missing = pending(look_inside(conn, path), migrations, program_version=__version__, place=str(path))
             if missing:
-                back_up(conn, backups / f"{path.stem}-before-{missing[-1].number:04d}-{now}.db")
+                target = backups / f"{path.stem}-before-{missing[-1].number:04d}-{now}.db"
+                copy_database(conn, target, Stamp(now, None))
                 _apply(conn, missing, now)
             conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
-            notices = doubts_about(path)
+            notices = restored + doubts_about(path) + paused_notices(conn)
             if was_open(conn):
                 notices += [] if has_log else [missing_log(path)]
                 _look_for_damage(conn, path)
@@ -101,21 +112,31 @@ def startup_errors(path: Path) -> Iterator[None]:
         raise StartupError(f"{error.filename or path}: {error.strerror or error}") from None
 
 
-def back_up(conn: apsw.Connection, target: Path) -> None:
-    """Copy the database to `target`: absent or whole, never half under its name; mode 0600."""
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    unfinished = target.with_name(f"{target.name}.part")
-    unfinished.unlink(missing_ok=True)
-    try:
-        _touch_private(unfinished)
-        conn.execute("VACUUM INTO ?", (str(unfinished),))
-        _sync(unfinished)
-        unfinished.rename(target)
-        _sync(target.parent)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        raise
+def back_up(path: Path, target: Path, stamp: Stamp) -> int:
+    """Copy the database at `path` to `target`, whether or not a server has it open. Returns the copy's bytes.
+
+    StartupError with one clear line; then there is no such file."""
+    if not path.is_file():
+        raise StartupError(f"there is no database at {path}; set TASKFORGE_HOME to the home that you mean")
+    with startup_errors(path):
+        look_at_files(path)
+        conn = open_connection(path)
+        try:
+            configure_reader(conn)
+            look_inside(conn, path)
+            try:
+                return copy_database(conn, target, stamp)
+            except (apsw.FullError, apsw.IOError, apsw.CantOpenError, OSError) as error:
+                raise StartupError(_not_written(target, error)) from None
+        finally:
+            conn.close()
+
+
+def _not_written(target: Path, error: Exception) -> str:
+    if isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno in NO_SPACE):
+        return f"the disk that holds {target.parent} is full. Nothing was left behind; make room and try again"
+    reason = (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
+    return f"{target} cannot be written: {reason}"
 
 
 def applied_migrations(conn: apsw.Connection) -> list[Applied]:
@@ -138,7 +159,7 @@ def _create(path: Path, migrations: Sequence[Migration], now: int) -> None:
     unfinished = path.with_name(f"{path.name}.new")
     unfinished.unlink(missing_ok=True)
     unfinished.with_name(f"{unfinished.name}-journal").unlink(missing_ok=True)
-    _touch_private(unfinished)
+    touch_private(unfinished)
     conn = open_connection(unfinished)
     try:
         conn.pragma("page_size", 4096)
@@ -147,12 +168,12 @@ def _create(path: Path, migrations: Sequence[Migration], now: int) -> None:
         _apply(conn, migrations, now)
     finally:
         conn.close()
-    _sync(unfinished)
+    sync(unfinished)
     unfinished.rename(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
-def _look_at_files(path: Path) -> None:
+def look_at_files(path: Path, *, writable: bool = True) -> None:
     """Notice from outside what SQLite would silently take for a new or a shorter database."""
     if not path.is_file():
         raise StartupError(f"{path} is no file")
@@ -161,8 +182,9 @@ def _look_at_files(path: Path) -> None:
             f"{path} is empty (0 bytes), so what was in it is lost. Nothing was changed. Restore a backup with "
             "`taskforge db restore`, or move the file and what lies beside it away to start anew"
         )
-    if not os.access(path, os.R_OK | os.W_OK):
-        raise StartupError(f"{path} may not be read and written by user {os.geteuid()}: check its owner and mode")
+    if not os.access(path, os.R_OK | os.W_OK if writable else os.R_OK):
+        wanted = "read and written" if writable else "read"
+        raise StartupError(f"{path} may not be {wanted} by user {os.geteuid()}: check its owner and mode")
 
 
 def _look_without_a_trace(path: Path, migrations: Sequence[Migration]) -> None:
@@ -170,12 +192,13 @@ def _look_without_a_trace(path: Path, migrations: Sequence[Migration]) -> None:
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
     conn = apsw.Connection(f"{path.absolute().as_uri()}?immutable=1", flags=flags)
     try:
-        pending(_look_inside(conn, path), migrations, program_version=__version__, place=str(path))
+        pending(look_inside(conn, path), migrations, program_version=__version__, place=str(path))
     finally:
         conn.close()
 
 
-def _look_inside(conn: apsw.Connection, path: Path) -> list[Applied]:
+def look_inside(conn: apsw.Connection, path: Path) -> list[Applied]:
+    """Return the migrations of a database of ours. StartupError for one of others, or one that is cut short."""
     tables = {name for (name,) in conn.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()}
     if "schema_migrations" not in tables or conn.pragma("application_id") != APPLICATION_ID:
         raise StartupError(
@@ -215,15 +238,3 @@ def _apply(conn: apsw.Connection, migrations: Sequence[Migration], now: int) -> 
                 with contextlib.suppress(apsw.Error):
                     conn.execute("ROLLBACK")
             raise
-
-
-def _touch_private(path: Path) -> None:
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
