@@ -40,6 +40,7 @@ from taskforge.engine.service import Service
 from taskforge.engine.starting import Starts
 from taskforge.engine.timers import Timers
 from taskforge.engine.triggers import Triggers
+from taskforge.engine.upkeep import RetentionLimits, Upkeep
 from taskforge.engine.values import StoredValues
 from taskforge.engine.webhooks import InboxLimits
 from taskforge.engine.workflow_state import WorkflowState
@@ -74,6 +75,18 @@ def inbox_limits(settings: Settings) -> InboxLimits:
         keep_ms=_ms(settings.inbox.keep_days * 86_400),
         keep_bytes=settings.inbox.keep_mib * 1024 * 1024,
         directory=settings.home,
+    )
+
+
+def retention_limits(settings: Settings) -> RetentionLimits:
+    """0 in the settings is no limit."""
+    wanted = settings.retention
+    return RetentionLimits(
+        runs_ms=_ms(wanted.runs_days * 86_400) or None,
+        runs=wanted.runs_count or None,
+        home_bytes=wanted.home_mib * 1024 * 1024 or None,
+        backups=wanted.backups or None,
+        log_bytes=wanted.log_mib * 1024 * 1024 or None,
     )
 
 
@@ -132,7 +145,8 @@ class Server:
         plans = Plans(store, reader.load)
         state = WorkflowState(store, self.clock)
         key = read_key(settings.home)
-        values = StoredValues(store, self.clock, SecretBox(key))
+        box = SecretBox(key)
+        values = StoredValues(store, self.clock, box)
         await values.load()
         links = ResumeLinks(key, settings.server.public_url or _public_url(settings, self._sock))
         expressions = Expressions(evaluator, state, values, links)
@@ -157,6 +171,7 @@ class Server:
             node=self.node,
             lease_ms=lease_ms,
             poll_s=settings.engine.poll_seconds,
+            retention_s=settings.retention.every_seconds,
         )
         drivers.on_failure = timers.on_failure = self._failed
         starts = Starts(store, self.clock, drivers, plans, settings.limits.input_bytes)
@@ -179,11 +194,13 @@ class Server:
             await triggers.run_ends.catch_up()
 
         timers.on_upkeep = look_after
-        timers.on_retention = triggers.prune
+        upkeep = Upkeep(store, self.clock, settings.home, retention_limits(settings), box.key_id)
+        upkeep.others = triggers.prune
+        timers.on_retention = upkeep.sweep
         places = Places(store, drivers)
         service = Service(
             store, self.clock, drivers, plans, reader, timers, starts=starts, children=children, places=places,
-            links=links, values=values, triggers=triggers,
+            links=links, values=values, triggers=triggers, upkeep=upkeep,
         )  # fmt: skip
         self._install_signals()
         await timers.start()

@@ -39,6 +39,7 @@ from taskforge.engine.resuming import Resumable, awaited_signal, check_resumable
 from taskforge.engine.starting import StartRequest, Starts
 from taskforge.engine.timers import Timers
 from taskforge.engine.triggers import TriggerCalls, Triggers
+from taskforge.engine.upkeep import DataCalls, Upkeep
 from taskforge.engine.values import StoredValues, ValueCalls
 from taskforge.engine.watching import Watchers
 from taskforge.engine.why import Surroundings, missing_reason, present_reasons
@@ -74,7 +75,7 @@ class DefinitionReader(Protocol):
         ...
 
 
-class Service(ValueCalls, TriggerCalls):
+class Service(ValueCalls, TriggerCalls, DataCalls):
     """All calls. Refusals are errors of `core.errors`; what returns is durable."""
 
     def __init__(
@@ -92,7 +93,9 @@ class Service(ValueCalls, TriggerCalls):
         links: ResumeLinks,
         values: StoredValues,
         triggers: Triggers,
+        upkeep: Upkeep,
     ) -> None:
+        self._upkeep = upkeep
         self._triggers = triggers
         self._values = values
         self._store = store
@@ -407,7 +410,8 @@ class Service(ValueCalls, TriggerCalls):
         await self._store.revoke_token(id)
 
     async def stats(self) -> Stats:
-        return await self._triggers.add_stats(await self._store.stats(self._clock.now()))
+        stats = await self._store.stats(self._clock.now())
+        return self._upkeep.add_stats(await self._triggers.add_stats(stats))
 
     def liveness(self) -> str | None:
         """Return why this process is not doing its work, or None. Never waits."""

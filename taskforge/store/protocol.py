@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from taskforge.core.snapshot import AttemptRecord, Changes, RunRecord, SignalRecord, StepRecord
@@ -164,6 +165,10 @@ class Stats:
     db_bytes: int = 0
     wal_bytes: int = 0
     schedules_overdue: int = 0
+    pruned_runs: int = 0
+    freed_bytes: int = 0
+    swept_at: int | None = None
+    """What retention has let go of since the server started, and when it last looked."""
     free_bytes: int = 0
     """What of `db_bytes` is empty: used for new rows, or given back by `free_pages`."""
     schedule_overdue_ms: int = 0
@@ -428,6 +433,10 @@ class Store(TriggerStore, ValueStore, Protocol):
         how many are free after it."""
         ...
 
+    async def back_up(self, target: Path, taken_at: int, key_id: str | None) -> int:
+        """Copy the database to a file that is absent or whole, mode 0600, with the fingerprint of the home's key in it.
+        Returns its bytes. StartupError when it cannot be written."""
+        ...
 
     async def stats(self, now: int) -> Stats: ...
 
