@@ -47,7 +47,7 @@ SECTIONS = {
     },
     "More": {
         "token": Place("taskforge.cli.tokens", "token", "Create, list and revoke API tokens."),
-        "db": Place("taskforge.cli.db", "db", "Check the database file."),
+        "db": Place("taskforge.cli.db", "db", "Back up, restore, check and tidy the database."),
         "version": Place("taskforge.cli.server", "version", "Print the program's version."),
     },
 }

@@ -197,12 +197,15 @@ class Upkeep:
         return await self._prune_runs(self._clock.now(), excess) if excess > 0 else 0
 
     async def _prune_to_bytes(self, most: int) -> int:
-        """Old log, old backups but the newest, then runs, oldest first, until the home is within its bytes."""
+        """Old log, free pages, old backups but the newest, then runs, oldest first, until the home is within its
+        bytes."""
         if await self._total() <= most:
             return 0
         await asyncio.to_thread(set_log_aside, self._home, most // 8)
         if await self._total() > most:
             remove_file(self._home / OLD_LOG)
+        if await self._total() > most:
+            await self._give_back(0)
         for path in list_backups(self._home)[:-1]:
             if await self._total() <= most:
                 return 0

@@ -26,7 +26,7 @@ from taskforge.store.sqlite.connection import (
     open_connection,
     require_library,
 )
-from taskforge.store.sqlite.marks import mark_open, missing_log, was_open
+from taskforge.store.sqlite.marks import mark_closed, mark_open, missing_log, was_open
 from taskforge.store.sqlite.place import doubts_about
 from taskforge.store.sqlite.restoring import finish_restore, paused_notices
 
@@ -130,6 +130,30 @@ def back_up(path: Path, target: Path, stamp: Stamp) -> int:
                 raise StartupError(_not_written(target, error)) from None
         finally:
             conn.close()
+
+
+def missing_migrations(path: Path) -> tuple[int, list[Migration]]:
+    """Return the newest schema that this program knows, and which migrations the database at `path` still needs."""
+    known = load_migrations("sqlite")
+    if not path.is_file():
+        raise StartupError(f"there is no database at {path}; set TASKFORGE_HOME to the home that you mean")
+    with startup_errors(path):
+        look_at_files(path)
+        conn = open_connection(path)
+        try:
+            configure_reader(conn)
+            return len(known), pending(look_inside(conn, path), known, program_version=__version__, place=str(path))
+        finally:
+            conn.close()
+
+
+def migrate_file(path: Path, backups: Path, now: int) -> None:
+    """Bring a database that no server has up to date, as a start does; then close it."""
+    conn = prepare(path, backups, now).conn
+    try:
+        mark_closed(conn)
+    finally:
+        conn.close()
 
 
 def _not_written(target: Path, error: Exception) -> str:

@@ -93,9 +93,12 @@ def contents(conn: apsw.Connection) -> Contents:
 
 def choose(copy: Path, database: Path, stamp: str) -> Path | None:
     """Make the finished copy the database. Returns where the old one is kept now, or None without one."""
+    number, first = 1, stamp
+    while (kept := database.with_name(f"{database.name}{REPLACED}{stamp}")).exists():
+        number += 1
+        stamp = f"{first}-{number}"
     copy.rename(database.with_name(f"{database.name}{CHOSEN}{stamp}"))
     sync(database.parent)
-    kept = database.with_name(f"{database.name}{REPLACED}{stamp}")
     finish_restore(database)
     return kept if kept.exists() else None
 

@@ -1,0 +1,108 @@
+"""`python -m tests.bench.backups [--backups 50] [--rate 200] [--history 20000]`: hot backups under load, each restored.
+
+The server has a history and starts RATE runs a second. Backups are taken one after the other beside it; each is restored
+into a home of its own, and must be sound, by `db check` and by the invariants, and have every run that was acknowledged
+before the backup began. Prints the figures, and ends with 1 when one of them is not met.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.support.invariants import check_invariants
+from tests.support.server import ServerProcess, clean_environ, run_cli, running_server
+from tests.support.steady_load import steady_load
+
+FLOW = b"""
+name: load
+inputs: {type: object, properties: {text: {type: string}}}
+steps:
+  - {id: a, transform: {n: 1, text: "${{ $input.text }}"}}
+  - {id: b, transform: "${{ $a.n }}"}
+  - {id: rest, wait: {for: 20s}}
+  - {id: c, transform: {first: "${{ $a.n }}", second: "${{ $b }}"}}
+output: ${{ $c }}
+"""
+
+
+def _fill(server: ServerProcess, runs: int) -> None:
+    text = "history " * 1000
+    for start in range(0, runs, 500):
+        inputs = [{"text": f"{text}{number}"} for number in range(start, min(start + 500, runs))]
+        assert server.call("POST", "/v1/workflows/load/runs:batch", {"inputs": inputs})[0] == 202
+
+
+def _one(server: ServerProcess, folder: Path, before: list[str]) -> dict[str, Any]:
+    """Take a backup beside the load, restore it, and look at it."""
+    file, home = folder / "copy.db", folder / "restored"
+    begun = time.monotonic()
+    made = server.run_cli("db", "backup", "--force", str(file), "-o", "json")
+    taken = time.monotonic()
+    assert made.returncode == 0, made.stderr
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(mode=0o700)
+    shutil.copy(server.home / "secret.key", home)
+    restored = run_cli("db", "restore", str(file), "-o", "json", environ=clean_environ(home), timeout=600)
+    ended = time.monotonic()
+    assert restored.returncode == 0, restored.stderr
+    checked = run_cli("db", "check", "-o", "json", environ=clean_environ(home), timeout=600)
+    assert checked.returncode == 0, checked.stdout
+    check_invariants(home / "taskforge.db", before, idle=False)
+    return {"begun": begun, "taken": taken, "backup_s": taken - begun, "restore_s": ended - taken,
+            "bytes": json.loads(made.stdout)["bytes"]}  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.backups", description=__doc__)
+    parser.add_argument("--backups", type=int, default=50)
+    parser.add_argument("--rate", type=float, default=200)
+    parser.add_argument("--history", type=int, default=20_000)
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        with running_server(folder, log__level="warning") as server:
+            server.call("PUT", "/v1/workflows/load", FLOW)
+            _fill(server, chosen.history)
+            found, wal = [], 0
+            with steady_load(server, "load", chosen.rate) as load:
+                load.await_accepted(round(chosen.rate * 5))
+                quiet_from = time.monotonic()
+                load.await_accepted(len(load.accepted) + round(chosen.rate * 20))
+                quiet = load.p99_ms(quiet_from, time.monotonic())
+                for _ in range(chosen.backups):
+                    begun = time.monotonic()
+                    one = _one(server, folder, load.before(begun))
+                    one["p99_ms"] = load.p99_ms(one["begun"], one["taken"])
+                    wal = max(wal, server.call("GET", "/v1/stats")[1]["wal_bytes"])
+                    found.append(one)
+                ended = time.monotonic()
+                rate = len([run for run in load.accepted if run.at >= quiet_from]) / (ended - quiet_from)
+            during = statistics.median(one["p99_ms"] for one in found)
+            pooled = sorted(
+                run.seconds for run in load.accepted for one in found if one["begun"] <= run.at < one["taken"]
+            )
+            print(
+                f"backups {len(found)}, all sound; runs acknowledged {len(load.accepted)}, refused {len(load.refused)}"
+            )
+            print(
+                f"accepted {rate:.0f} runs/s; database {found[-1]['bytes'] / 2**20:.0f} MiB; WAL peak {wal / 2**20:.1f} MiB"
+            )
+            for name in ("backup_s", "restore_s"):
+                values = [one[name] for one in found]
+                print(f"{name}: median {statistics.median(values):.2f}, most {max(values):.2f}")
+            p99 = pooled[int(len(pooled) * 0.99)] * 1000
+            print(
+                f"start p99 without a backup {quiet:.1f} ms; during backups, pooled {p99:.1f} ms, median {during:.1f} ms"
+            )
+            return 1 if load.refused else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
