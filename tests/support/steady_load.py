@@ -1,4 +1,4 @@
-"""A steady load of starts on a server, from threads of this process: what was acknowledged when, and how long it took."""
+"""A steady load of starts on a server, from threads of this process: what was acknowledged, when, and how quickly."""
 
 from __future__ import annotations
 

@@ -33,6 +33,8 @@ from taskforge.store.sqlite.restoring import finish_restore, paused_notices
 _CHECKED_AFTER_CRASH: Final = 16 * 1024 * 1024
 """Size up to which a file is read whole after a crash: about 15 ms a MiB."""
 
+_RESTORE: Final = "Restore a backup with `taskforge db restore`, or move the file away to start anew"
+
 _CREATE_REGISTER = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
     number INTEGER PRIMARY KEY,
@@ -89,15 +91,13 @@ def prepare(path: Path, backups: Path, now: int, *, vfs: str | None = None) -> P
 
 
 @contextlib.contextmanager
-def startup_errors(path: Path) -> Iterator[None]:
-    """Turn every error of opening into a StartupError that names the path and says what to do."""
+def startup_errors(path: Path, advice: str = _RESTORE) -> Iterator[None]:
+    """Turn every error of opening into a StartupError that names the path and says what to do. `advice`: where it is
+    damaged."""
     try:
         yield
     except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise StartupError(
-            f"{path} is damaged or no database ({error}). Nothing was changed. Restore a backup with "
-            "`taskforge db restore`, or move the file away to start anew"
-        ) from None
+        raise StartupError(f"{path} is damaged or no database ({error}). Nothing was changed. {advice}") from None
     except apsw.FullError:
         raise StartupError(f"the disk that holds {path} is full. Make room and start again") from None
     except (apsw.ReadOnlyError, apsw.PermissionsError, apsw.CantOpenError) as error:

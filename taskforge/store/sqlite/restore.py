@@ -28,6 +28,7 @@ from taskforge.store.sqlite.restoring import (
     secret_keys,
 )
 
+_OTHER: Final = "Take another backup"
 _PARTS: Final[tuple[Callable[[Session], list[str]], ...]] = (health.find_damage, health.find_orphans)
 _PARTS_OF_OUR_SCHEMA: Final = (*_PARTS, health.find_wrong_counts, health.find_broken_invariants)
 
@@ -76,10 +77,12 @@ def restore_database(wish: Wish) -> Restored:
     copy = remove_unfinished_restore(database)
     unfinished = copy.with_name(copy.name + UNFINISHED)
     try:
-        with startup_errors(source):
+        with startup_errors(source, _OTHER):
+            if source.stat().st_size == 0:
+                raise StartupError(f"{source} is empty (0 bytes). Nothing was changed. {_OTHER}")
             look_at_files(source, writable=False)
             taken, warnings = _copy(source, copy, wish)
-        with startup_errors(unfinished):
+        with startup_errors(source, _OTHER):
             done = _prepare(unfinished, wish, taken, warnings)
             sync(unfinished)
             return done._replace(size=unfinished.stat().st_size, replaced=choose(unfinished, database, wish.stamp))
