@@ -39,13 +39,16 @@ _PAGES_AT_ONCE: Final = 128
 _PAGES_KEPT: Final = 2_048
 """Free pages left for new rows; above the byte budget none are."""
 
+_DATABASE_FILES: Final = ("taskforge.db", "taskforge.db-wal", "taskforge.db-shm")
+
 _CALL_S: Final = 20.0
 """How long one call of a person works; the rest is for the next."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionLimits:
-    """What is kept; None where there is no limit. `home_bytes`: database, its log, backups and `serve.log` together."""
+    """What is kept; None where there is no limit. `home_bytes`: database, backups and `serve.log`
+    together."""
 
     runs_ms: int | None = None
     runs: int | None = None
@@ -240,9 +243,10 @@ class Upkeep:
     # ---- sizes
 
     async def _total(self) -> int:
-        """Bytes of the home, with the database as large as it is once its log is taken in."""
+        """Bytes of the home, with the database as large as it is once its log is taken in. The log itself comes and
+        goes, and is bounded; deleting makes it larger at first."""
         stats = await self._store.stats(self._clock.now())
-        return stats.db_bytes + await asyncio.to_thread(home_bytes, self._home, ("taskforge.db",))
+        return stats.db_bytes + await asyncio.to_thread(home_bytes, self._home, _DATABASE_FILES)
 
     async def _used(self) -> int:
         """The same without what is free in the database."""
