@@ -39,6 +39,7 @@ _PAGES_AT_ONCE: Final = 128
 _PAGES_KEPT: Final = 2_048
 """Free pages left for new rows; above the byte budget none are."""
 
+_EVERYTHING: Final = "*"
 _DATABASE_FILES: Final = ("taskforge.db", "taskforge.db-wal", "taskforge.db-shm")
 
 _CALL_S: Final = 20.0
@@ -102,11 +103,14 @@ class Upkeep:
         """What this process has let go of so far, and when it last looked."""
 
     async def sweep(self) -> None:
-        """Let go of what is beyond a limit. A store that takes nothing now is tried again the next time."""
+        """Let go of what is beyond a limit; of nothing while everything is held, as it is after a restore: a person
+        looks at it then. A store that takes nothing now is tried again the next time."""
         if self._busy.locked():
             return
         async with self._busy:
             try:
+                if _EVERYTHING in await self._store.list_holds():
+                    return
                 if self.others is not None:
                     await self.others()
                 await self._sweep()

@@ -160,6 +160,18 @@ async def test_a_store_that_takes_nothing_is_tried_again_the_next_time(desk: Des
     assert await numbers(desk) == [3]
 
 
+async def test_nothing_goes_while_everything_is_held(desk: Desk, home: Path) -> None:
+    """As it is after a restore: somebody wants to look."""
+    await ended(desk, 3)
+    looked = upkeep(desk, home, runs=1)
+    await desk.store.set_hold(None, True, desk.clock.now())
+    await looked.sweep()
+    assert await numbers(desk) == [1, 2, 3]
+    await desk.store.set_hold(None, False, desk.clock.now())
+    await looked.sweep()
+    assert await numbers(desk) == [3]
+
+
 # ---- by hand
 
 
