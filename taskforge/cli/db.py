@@ -46,7 +46,7 @@ def backup(session: Session, file: str | None, force: bool) -> None:
         _say_backup(session, session.client.post("db:backup"))
         return
     from taskforge.config.home import DATABASE_FILE
-    from taskforge.config.home_files import backup_path
+    from taskforge.config.home_files import BACKUPS, backup_path
     from taskforge.core.clock import SystemClock, to_rfc3339
     from taskforge.security.fingerprint import key_fingerprints
     from taskforge.store.sqlite.backup import Stamp, remove_unfinished
@@ -55,7 +55,7 @@ def backup(session: Session, file: str | None, force: bool) -> None:
     home, now = home_of(session), SystemClock().wall()
     target = backup_path(home, to_rfc3339(now)) if file is None else _target(file, force, home)
     keys = key_fingerprints(home) if (home / DATABASE_FILE).exists() else [None]
-    remove_unfinished(target.parent, now / 1000)
+    remove_unfinished(home / BACKUPS)
     size = back_up(home / DATABASE_FILE, target, Stamp(now, keys[0]))
     _say_backup(session, {"file": str(target), "bytes": size, "taken_at": to_rfc3339(now)})
 

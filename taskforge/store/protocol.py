@@ -435,7 +435,8 @@ class Store(TriggerStore, ValueStore, Protocol):
 
     async def back_up(self, target: Path, taken_at: int, key_id: str | None) -> int:
         """Copy the database to a file that is absent or whole, mode 0600, with the fingerprint of the home's key in it.
-        Returns its bytes. StartupError when it cannot be written."""
+        What a process that died left beside it is removed. Returns its bytes. StartupError when it cannot be
+        written."""
         ...
 
     async def stats(self, now: int) -> Stats: ...

@@ -29,9 +29,6 @@ _PAUSE_SHARE: Final = 0.5
 _SYNC_EVERY: Final = 4_096
 """Pages after which the copy is synced, so that the writer's own syncs never wait for all of it."""
 
-_LEFT_OVER_S: Final = 3600.0
-"""Age at which an unfinished copy is one of a process that died."""
-
 UNFINISHED: Final = ".part"
 """What the name of a copy ends with until it is whole."""
 
@@ -54,31 +51,70 @@ def copy_database(conn: apsw.Connection, target: Path, stamp: Stamp, *, finish: 
     With `finish` False the copy keeps its unfinished name (`target` and `.part`), for more to be done to it."""
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished = target.with_name(target.name + UNFINISHED)
-    remove_database(unfinished)
+    with _claimed(unfinished):
+        try:
+            _fill(conn, unfinished, stamp)
+            sync(unfinished)
+            size = unfinished.stat().st_size
+            if finish:
+                unfinished.rename(target)
+                sync(target.parent)
+            return size
+        except BaseException:
+            with contextlib.suppress(OSError):
+                remove_database(unfinished)
+            raise
+
+
+def _fill(conn: apsw.Connection, unfinished: Path, stamp: Stamp) -> None:
+    with reading(conn):
+        _require_space(conn, unfinished.parent)
+        copy = _open_copy(unfinished)
+        try:
+            _copy_pages(conn, copy, unfinished)
+        except BaseException:
+            copy.close()
+            raise
+    with contextlib.closing(copy):
+        # A file without a log: nothing that belongs to it can be left behind.
+        copy.pragma("journal_mode", "delete")
+        copy.execute(_STAMP_SET, (dumps(stamp._asdict()),))
+
+
+@contextlib.contextmanager
+def _claimed(unfinished: Path) -> Iterator[None]:
+    """Have an empty file of this name for oneself. What a dead process left there is overwritten; one that lives and
+    writes a copy of the same name is not disturbed."""
+    descriptor = _lock(unfinished, os.O_RDWR | os.O_CREAT)
+    if descriptor is None:
+        raise StartupError(f"another process is writing {unfinished.name.removesuffix(UNFINISHED)}; wait for it")
     try:
-        touch_private(unfinished)
-        with reading(conn):
-            _require_space(conn, target)
-            copy = _open_copy(unfinished)
-            try:
-                _copy_pages(conn, copy, unfinished)
-            except BaseException:
-                copy.close()
-                raise
-        with contextlib.closing(copy):
-            # A file without a log: nothing that belongs to it can be left behind.
-            copy.pragma("journal_mode", "delete")
-            copy.execute(_STAMP_SET, (dumps(stamp._asdict()),))
-        sync(unfinished)
-        size = unfinished.stat().st_size
-        if finish:
-            unfinished.rename(target)
-            sync(target.parent)
-        return size
-    except BaseException:
-        with contextlib.suppress(OSError):
-            remove_database(unfinished)
-        raise
+        os.ftruncate(descriptor, 0)
+        os.fchmod(descriptor, 0o600)
+        for suffix in ("-journal", "-wal", "-shm"):
+            unfinished.with_name(unfinished.name + suffix).unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(path: Path, flags: int) -> int | None:
+    """Open a file and lock it; None when another process has it."""
+    import fcntl  # not on Windows, where the client must still be able to import this module
+
+    while True:
+        descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # It may have got its final name, or have been removed, just before.
+            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)
 
 
 def read_stamp(conn: apsw.Connection) -> Stamp | None:
@@ -102,13 +138,15 @@ def reading(conn: apsw.Connection) -> Iterator[None]:
             conn.execute("ROLLBACK")
 
 
-def remove_unfinished(folder: Path, now_s: float) -> list[Path]:
-    """Remove copies that a process left behind when it died."""
+def remove_unfinished(folder: Path) -> list[Path]:
+    """Remove copies with names of ours that a process left behind when it died."""
     removed = []
-    for path in folder.glob(f"*.db{UNFINISHED}"):
+    for path in folder.glob(f"taskforge-*.db{UNFINISHED}"):
         with contextlib.suppress(OSError):
-            if now_s - path.stat().st_mtime > _LEFT_OVER_S:
+            descriptor = _lock(path, os.O_RDWR)
+            if descriptor is not None:
                 remove_database(path)
+                os.close(descriptor)
                 removed.append(path)
     return removed
 
@@ -157,12 +195,12 @@ def _copy_pages(
             pause((time.perf_counter() - begun) * _PAUSE_SHARE)
 
 
-def _require_space(conn: apsw.Connection, target: Path) -> None:
+def _require_space(conn: apsw.Connection, folder: Path) -> None:
     """Refuse before anything is written: a copy that fills the disk would stop the server, too."""
     wanted = conn.pragma("page_count") * conn.pragma("page_size")
-    free = os.statvfs(target.parent)
+    free = os.statvfs(folder)
     if free.f_bavail * free.f_frsize < wanted:
         raise StartupError(
-            f"the disk that holds {target.parent} has {free.f_bavail * free.f_frsize >> 20} MiB free; the copy needs "
+            f"the disk that holds {folder} has {free.f_bavail * free.f_frsize >> 20} MiB free; the copy needs "
             f"{(wanted >> 20) + 1} MiB. Make room, or write it to another disk"
         )

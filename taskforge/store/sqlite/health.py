@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -13,8 +12,14 @@ from taskforge import __version__
 from taskforge.core.errors import StartupError
 from taskforge.store.migrate import load_migrations, pending
 from taskforge.store.sql import load_queries
-from taskforge.store.sqlite.connection import Session, configure_reader, open_connection
-from taskforge.store.sqlite.opening import applied_migrations, look_at_files, look_inside, startup_errors, wal_path
+from taskforge.store.sqlite.connection import Session
+from taskforge.store.sqlite.opening import (
+    applied_migrations,
+    look_at_files,
+    look_inside,
+    open_reader,
+    startup_errors,
+)
 
 
 def look(session: Session, part: Callable[[Session], list[str]]) -> list[str]:
@@ -97,19 +102,10 @@ def check_file(path: Path) -> list[str]:
         raise StartupError(f"there is no database at {path}; set TASKFORGE_HOME to the home that you mean")
     with startup_errors(path):
         look_at_files(path, writable=False)
-        conn = _open(path)
+        conn = open_reader(path)
         try:
-            configure_reader(conn)
             look_inside(conn, path)
             session = Session(conn, load_queries("sqlite"))
             return [finding for part in PARTS for finding in look(session, part)]
         finally:
             conn.close()
-
-
-def _open(path: Path) -> apsw.Connection:
-    if os.access(path, os.W_OK) or wal_path(path).exists():
-        return open_connection(path)
-    # On a medium that takes no writes SQLite could not put its index of the log beside the file.
-    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    return apsw.Connection(f"{path.absolute().as_uri()}?immutable=1", flags=flags)

@@ -28,7 +28,7 @@ from taskforge.store.sqlite.connection import (
 )
 from taskforge.store.sqlite.marks import mark_closed, mark_open, missing_log, was_open
 from taskforge.store.sqlite.place import doubts_about
-from taskforge.store.sqlite.restoring import finish_restore, paused_notices
+from taskforge.store.sqlite.restoring import finish_restore, paused_notices, remove_unfinished_restore
 
 _CHECKED_AFTER_CRASH: Final = 16 * 1024 * 1024
 """Size up to which a file is read whole after a crash: about 15 ms a MiB."""
@@ -62,6 +62,7 @@ def prepare(path: Path, backups: Path, now: int, *, vfs: str | None = None) -> P
     migrations = load_migrations("sqlite")
     with startup_errors(path):
         restored = finish_restore(path)
+        remove_unfinished_restore(path)
         if not path.exists():
             _create(path, migrations, now)
         look_at_files(path)
@@ -112,6 +113,25 @@ def startup_errors(path: Path, advice: str = _RESTORE) -> Iterator[None]:
         raise StartupError(f"{error.filename or path}: {error.strerror or error}") from None
 
 
+def open_reader(path: Path) -> apsw.Connection:
+    """Open a database for a look, beside a server or without one. What lies beside the file is afterwards as it was."""
+    alone = not wal_path(path).exists()
+    if alone and not os.access(path, os.W_OK):
+        # On a medium that takes no writes SQLite could not put its index of the log beside the file.
+        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        return apsw.Connection(f"{path.absolute().as_uri()}?immutable=1", flags=flags)
+    conn = open_connection(path)
+    try:
+        configure_reader(conn)
+    except BaseException:
+        conn.close()
+        raise
+    if alone:
+        # Only then the empty log that opening makes is taken away, and only by the last who has it open.
+        conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+    return conn
+
+
 def back_up(path: Path, target: Path, stamp: Stamp) -> int:
     """Copy the database at `path` to `target`, whether or not a server has it open. Returns the copy's bytes.
 
@@ -120,9 +140,8 @@ def back_up(path: Path, target: Path, stamp: Stamp) -> int:
         raise StartupError(f"there is no database at {path}; set TASKFORGE_HOME to the home that you mean")
     with startup_errors(path):
         look_at_files(path)
-        conn = open_connection(path)
+        conn = open_reader(path)
         try:
-            configure_reader(conn)
             look_inside(conn, path)
             try:
                 return copy_database(conn, target, stamp)
@@ -139,9 +158,8 @@ def missing_migrations(path: Path) -> tuple[int, list[Migration]]:
         raise StartupError(f"there is no database at {path}; set TASKFORGE_HOME to the home that you mean")
     with startup_errors(path):
         look_at_files(path)
-        conn = open_connection(path)
+        conn = open_reader(path)
         try:
-            configure_reader(conn)
             return len(known), pending(look_inside(conn, path), known, program_version=__version__, place=str(path))
         finally:
             conn.close()

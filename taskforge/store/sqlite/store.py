@@ -21,7 +21,7 @@ from taskforge.store.sqlite import (
     upkeep,
     workflow_state,
 )
-from taskforge.store.sqlite.backup import Stamp
+from taskforge.store.sqlite.backup import Stamp, remove_unfinished
 from taskforge.store.sqlite.connection import Session, configure_reader, open_connection
 from taskforge.store.sqlite.opening import back_up
 from taskforge.store.sqlite.readers import Readers
@@ -167,7 +167,12 @@ class SqliteStore(RunVerbs, TriggerVerbs, ValueVerbs):
 
     async def back_up(self, target: Path, taken_at: int, key_id: str | None) -> int:
         """Write a copy of the database to `target`: absent or whole, mode 0600. Returns its bytes."""
-        return await asyncio.to_thread(back_up, self.path, target, Stamp(taken_at, key_id))
+
+        def copy() -> int:
+            remove_unfinished(target.parent)
+            return back_up(self.path, target, Stamp(taken_at, key_id))
+
+        return await asyncio.to_thread(copy)
 
 
 def _nothing(session: Session) -> None:

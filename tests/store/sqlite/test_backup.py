@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from taskforge.core.errors import StartupError
 from taskforge.store.sqlite import backup, opening
-from taskforge.store.sqlite.backup import Stamp, read_stamp, remove_unfinished
+from taskforge.store.sqlite.backup import Stamp, copy_database, read_stamp, remove_unfinished
 from taskforge.store.sqlite.health import check_file
 from tests.store.desk import Desk
 from tests.store.sqlite.conftest import OpenStore
@@ -122,13 +123,26 @@ async def test_a_disk_that_fills_up_on_the_way_leaves_the_target_as_it_was(
         assert list(disk.iterdir()) == []
 
 
-def test_what_a_dead_process_left_is_removed_and_what_one_is_making_is_not(tmp_path: Path) -> None:
-    (tmp_path / "old.db.part").touch()
-    (tmp_path / "own.db").touch()
-    now = (tmp_path / "old.db.part").stat().st_mtime
-    assert remove_unfinished(tmp_path, now + 60) == []
-    assert remove_unfinished(tmp_path, now + 3601) == [tmp_path / "old.db.part"]
-    assert [path.name for path in tmp_path.iterdir()] == ["own.db"]
+def test_what_a_dead_process_left_is_removed_and_what_a_live_one_is_making_is_not(tmp_path: Path) -> None:
+    for name in ("taskforge-1.db.part", "taskforge-2.db.part", "film.db.part", "taskforge-3.db"):
+        (tmp_path / name).touch()
+    with (tmp_path / "taskforge-2.db.part").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert remove_unfinished(tmp_path) == [tmp_path / "taskforge-1.db.part"]
+        with pytest.raises(StartupError, match=r"another process is writing taskforge-2\.db"):
+            copy_database(apsw.Connection(":memory:"), tmp_path / "taskforge-2.db", Stamp(1, None))
+    assert remove_unfinished(tmp_path) == [tmp_path / "taskforge-2.db.part"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["film.db.part", "taskforge-3.db"]
+
+
+async def test_a_look_at_a_database_at_rest_leaves_nothing_beside_it(open_store: OpenStore, tmp_path: Path) -> None:
+    await (await filled(open_store)).store.close()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert check_file(tmp_path / "taskforge.db") == []
+    assert opening.missing_migrations(tmp_path / "taskforge.db")[1] == []
+    opening.back_up(tmp_path / "taskforge.db", tmp_path / "copy.db", Stamp(1, None))
+    (tmp_path / "copy.db").unlink()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 async def test_killed_at_any_step_a_backup_is_absent_or_whole(open_store: OpenStore, tmp_path: Path) -> None:
