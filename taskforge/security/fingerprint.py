@@ -14,16 +14,20 @@ _BYTES = 32
 
 
 def key_fingerprints(home: Path) -> list[str]:
-    """Return the fingerprint of every key in `secret.key`: the current one first, then those of before.
+    """Return the fingerprint of every key in `secret.key` that may open secrets: the current one first, then, in lines
+    `previous KEY`, those of before.
 
     Raises StartupError where the file cannot be read, or holds no key."""
     path = home / KEY_FILE
     try:
-        words = path.read_bytes().split()
+        lines = path.read_bytes().splitlines()
     except OSError as error:
         raise StartupError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
     found: list[str] = []
-    for word in words:
+    for line in lines:
+        kind, _, word = line.strip().rpartition(b" ")
+        if kind not in (b"", b"previous"):
+            continue  # derived keys, which open no secrets
         try:
             key = base64.b64decode(word, validate=True)
         except binascii.Error:

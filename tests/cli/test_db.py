@@ -83,9 +83,9 @@ def test_a_backup_of_another_home_is_refused_with_what_to_do(tmp_path: Path) -> 
         refused = run_cli("db", "restore", str(file), environ=other)
         assert refused.returncode == 1 and "secret.key" in refused.stderr
         assert not (tmp_path / "other" / "taskforge.db").exists()
-        # The key may be one of several: the current one, and those of before.
+        # It may be the key of before, while the home's key is being changed.
         keys = [base64.b64encode(os.urandom(32)), (server.home / "secret.key").read_bytes().strip()]
-        (tmp_path / "other" / "secret.key").write_bytes(b"\n".join(keys) + b"\n")
+        (tmp_path / "other" / "secret.key").write_bytes(keys[0] + b"\nprevious " + keys[1] + b"\n")
         assert run_cli("db", "restore", str(file), environ=other).returncode == 0
         empty = clean_environ(tmp_path / "empty")
         missing = run_cli("db", "restore", str(file), environ=empty)
