@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import platform
 import signal
@@ -16,7 +17,7 @@ import ssl
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import uvicorn
 
@@ -52,7 +53,7 @@ from taskforge.security.egress import EgressPolicy, parse_networks
 from taskforge.security.keys import read_key
 from taskforge.security.resume_links import ResumeLinks
 from taskforge.security.secrets import SecretBox
-from taskforge.steps.http_client import HttpClient
+from taskforge.steps.http_transport import HttpTransport
 from taskforge.steps.registry import load_kinds
 from taskforge.store.protocol import Store
 from taskforge.store.sqlite.store import SqliteStore
@@ -60,7 +61,13 @@ from taskforge.triggers.schedule import parse_schedule
 
 log = get_logger("app")
 
+if TYPE_CHECKING:
+    from taskforge.steps.http_client import HttpClient
+
 _FORCED_EXIT = 130
+
+_WARM_UP_S = 1.0
+"""How long after its start a server imports what it will probably need."""
 
 
 def definition_limits(settings: Settings) -> DefinitionLimits:
@@ -130,8 +137,7 @@ class Server:
                 print(f"taskforge: warning: {notice}", file=sys.stderr, flush=True)
             evaluator = self._evaluator()
             stack.push_async_callback(evaluator.close)
-            http = self._http_client()
-            await http.start()
+            http = HttpTransport(self._http_client)
             stack.push_async_callback(http.close)
             await self._serve(store, evaluator, http, lock)
         if self._failure is not None:
@@ -139,7 +145,7 @@ class Server:
             return 1
         return 0
 
-    async def _serve(self, store: Store, evaluator: Evaluator, http: HttpClient, lock: HomeLock) -> None:
+    async def _serve(self, store: Store, evaluator: Evaluator, http: HttpTransport, lock: HomeLock) -> None:
         settings = self.settings
         reader = Reader(settings, evaluator)
         plans = Plans(store, reader.load)
@@ -216,7 +222,10 @@ class Server:
         if not self._stop.is_set():
             print(f"taskforge {__version__} is ready at {url} (home {settings.home})", flush=True)
             log.info("ready", url=url, home=str(settings.home), pid=os.getpid(), node=self.node)
+        _collect_less()
+        warming = asyncio.create_task(http.warm_up(_WARM_UP_S))
         await self._stop.wait()
+        warming.cancel()
         await triggers.stop()
         await self._shut_down(service, timers, executor, drivers)
         web.should_exit = True
@@ -251,6 +260,8 @@ class Server:
         return Evaluator(None, limits, children=wanted.children)
 
     def _http_client(self) -> HttpClient:
+        from taskforge.steps.http_client import HttpClient
+
         wanted, egress = self.settings.http, self.settings.egress
         policy = EgressPolicy(
             allow_loopback=egress.allow_loopback,
@@ -370,6 +381,13 @@ def _run(make: type[Server], settings: Settings, sock: socket.socket, lock: Home
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(main())
     return asyncio.run(main())
+
+
+def _collect_less() -> None:
+    """Leave what the start has made out of every garbage collection, and collect more rarely: a run makes hundreds of
+    short-lived objects and hardly any cycle (docs/performance.md)."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _check_tls(settings: Settings) -> None:

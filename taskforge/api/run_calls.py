@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Literal
 
 import orjson
@@ -45,7 +45,7 @@ async def start_run(call: Call) -> Response:
     wait = call.asked.get("wait")
     if wait is None:
         return json_response(started_shape(started), 202 if started.created else 200, where)
-    await wait_for_end(call, started.id, wait)
+    await _unless_gone(call, call.service.wait_started(started, wait))
     return await _show(call, started.id, None, where)
 
 
@@ -124,9 +124,14 @@ async def send_signal(call: Call) -> Response:
 
 async def wait_for_end(call: Call, ref: str, timeout_ms: int) -> None:
     """Wait for the end of a run, or until the caller goes away or the server shuts down."""
+    await _unless_gone(call, call.service.wait_run(ref, timeout_ms))
+
+
+async def _unless_gone(call: Call, waiting: Coroutine[Any, Any, None]) -> None:
     if call.service.stopping:
+        waiting.close()
         return
-    ended = asyncio.ensure_future(call.service.wait_run(ref, timeout_ms))
+    ended = asyncio.ensure_future(waiting)
     gone = asyncio.ensure_future(call.until_gone())
     try:
         await asyncio.wait([ended, gone], return_when=asyncio.FIRST_COMPLETED)

@@ -44,6 +44,9 @@ class Clock(Protocol):
         """A float in [0, 1), for jitter. Not for secrets."""
 
 
+_ENTROPY_BYTES = 10
+
+
 class SystemClock:
     """The real clock. Safe to use from several threads.
 
@@ -52,13 +55,14 @@ class SystemClock:
     is lengthened and no timeout is put off.
     """
 
-    __slots__ = ("_last_ms", "_last_value", "_lock", "_offset_ns", "random")
+    __slots__ = ("_entropy", "_last_ms", "_last_value", "_lock", "_offset_ns", "random")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._offset_ns = time.time_ns() - time.monotonic_ns()
         self._last_ms = -1
         self._last_value = 0
+        self._entropy = b""
         self.random = random.Random(os.urandom(32)).random
 
     def now(self) -> int:
@@ -84,11 +88,18 @@ class SystemClock:
         with self._lock:
             if now > self._last_ms:
                 self._last_ms = now
-                self._last_value = uuid7_value(now, int.from_bytes(os.urandom(10), "big"))
+                self._last_value = uuid7_value(now, self._draw())
             else:
                 self._last_value += 1
             value = self._last_value
         return f"{prefix}_{value:032x}"
+
+    def _draw(self) -> int:
+        """80 random bits. The kernel is asked for many at once: each call lets go of the interpreter."""
+        if not self._entropy:
+            self._entropy = os.urandom(80 * _ENTROPY_BYTES)
+        drawn, self._entropy = self._entropy[:_ENTROPY_BYTES], self._entropy[_ENTROPY_BYTES:]
+        return int.from_bytes(drawn, "big")
 
 
 def uuid7_value(ms: int, entropy: int) -> int:

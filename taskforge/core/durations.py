@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 MAX_DURATION_MS = 3650 * 86_400_000
 """Ten years of 365 days. Longer is a mistake, and keeps every sum of times far from overflow."""
@@ -58,6 +59,7 @@ def _from_seconds(value: int | float) -> int:
     return round(Fraction(value) * 1000)
 
 
+@lru_cache(maxsize=256)
 def _from_text(text: str) -> int:
     if not text.strip():
         raise ValueError(f"the duration is empty; {_FORMS}")

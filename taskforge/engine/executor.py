@@ -22,6 +22,7 @@ from taskforge.engine.evaluation import Expressions
 from taskforge.engine.workflow_state import WorkflowState
 from taskforge.expressions.errors import EvaluationFailed
 from taskforge.observe.logs import get_logger
+from taskforge.steps.deadlines import Deadlines
 
 if TYPE_CHECKING:
     from taskforge.engine.driver import Driver
@@ -128,6 +129,7 @@ class Executor:
         self.start_child: StartChild = _no_children
         self.state = state
         self._limit = limit
+        self._deadlines = Deadlines()
         self._default_timeout_ms = default_timeout_ms
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._values: dict[str, JSON] = {}
@@ -256,7 +258,8 @@ class Executor:
         try:
             bound = kind.attempt_timeout_ms(value) or self._default_timeout_ms
             limit = bound if left is None else min(bound, left)
-            async with asyncio.timeout(limit / 1000) as scope:
+            scope = self._deadlines.after(limit / 1000)
+            with scope:
                 output = await kind.run(value, context)
             # From here on it is stored and seen by other steps.
             if isinstance(output, Suspended):
@@ -265,7 +268,7 @@ class Executor:
         except ActionFailed as error:
             return ev.AttemptFailed(at.path, token, self.stored.mask_attempt(error.result))
         except TimeoutError:
-            if scope is not None and scope.expired():
+            if scope is not None and scope.expired:
                 return ev.AttemptFailed(at.path, token, _timed_out(limit, by_step=left == limit))
             return self._crashed(at, token)
         except JsonError as error:

@@ -209,6 +209,17 @@ class Service(ValueCalls, TriggerCalls, DataCalls):
             if (await self._store.get_run(row.id)).record.state not in RUN_TERMINAL and not self.stopping:
                 await watch.wait(timeout_ms)
 
+    async def wait_started(self, started: StartedRun, timeout_ms: int) -> None:
+        """`wait_run` for a run that was just started: while it is active here, its rows are not looked at."""
+        if started.state in RUN_TERMINAL:
+            return
+        with self._watchers.watch_end(started.id) as watch:
+            driver = self._drivers.find(started.key)
+            if driver is not None and not driver.run.ended and not self.stopping:
+                await watch.wait(timeout_ms)
+                return
+        await self.wait_run(started.id, timeout_ms)
+
     async def wait_change(self, run_id: str | None, timeout_ms: int) -> None:
         """Return at the next stored decision of the run (None: of any run), or when the time is over."""
         with self._watchers.watch_change(run_id) as watch:
@@ -225,7 +236,9 @@ class Service(ValueCalls, TriggerCalls, DataCalls):
     ) -> tuple[RunRows, int, str | None]:
         """Return the rows, the number of steps that have a row, and the cursor of the next page of steps."""
         rows = await self._store.get_run_rows(ref, steps=steps, cursor=cursor, limit=limit)
-        total = await self._store.count_steps(rows.run.key)
+        # Where the page has all steps there is nothing to count.
+        has_all = steps == "all" and cursor is None and len(rows.steps) < limit
+        total = len(rows.steps) if has_all else await self._store.count_steps(rows.run.key)
         more = steps != "none" and len(rows.steps) == limit
         return rows, total, rows.steps[-1].path if more else None
 

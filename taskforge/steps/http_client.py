@@ -22,8 +22,8 @@ import aiohttp
 
 from taskforge import __version__
 from taskforge.security.egress import EgressPolicy
+from taskforge.steps.deadlines import Deadlines
 from taskforge.steps.http_connect import FLIGHT, ConnectorSettings, Flight, Lookup, SystemLookup, make_connector
-from taskforge.steps.http_deadline import Deadlines
 from taskforge.steps.http_failure import RETRY_CLASSES, HttpFailure, RetryClass, failure_of
 from taskforge.steps.http_request import REDIRECTS, Hop, Request, first_hop, next_hop
 from taskforge.steps.http_response import (

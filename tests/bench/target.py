@@ -1,4 +1,4 @@
-"""A local HTTP target that is not the bottleneck: answers every request with a small JSON document.
+"""A local HTTP target that is not the bottleneck: answers every request with a small JSON document, and `/hang` never.
 
 Run as a process: `python -m tests.bench.target` prints its port.
 """
@@ -11,7 +11,7 @@ from typing import cast
 
 from httptools import HttpRequestParser
 
-_BODY = b'{"ok":true,"items":[1,2,3],"id":12345678901234567890}'
+_BODY = b'{"ok":true,"items":[1,2,3],"id":1234567890123456789}'
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
 
 
@@ -23,8 +23,12 @@ class _Answering(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
 
+    def on_url(self, url: bytes) -> None:
+        self._hangs = url == b"/hang"
+
     def on_message_complete(self) -> None:
-        self._transport.write(_ANSWER)
+        if not self._hangs:
+            self._transport.write(_ANSWER)
 
 
 async def _main() -> None:

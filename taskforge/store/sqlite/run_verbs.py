@@ -25,7 +25,7 @@ from taskforge.store.sqlite import (
     runs,
     workflow_state,
 )
-from taskforge.store.sqlite.verbs import Verbs, journal_of
+from taskforge.store.sqlite.verbs import SHORT, Verbs, journal_of
 
 
 class RunVerbs(Verbs):
@@ -35,7 +35,9 @@ class RunVerbs(Verbs):
 
     async def start_run(self, new: NewRun, changes: Changes) -> StartedRun:
         large = await self._encode(changes, new)
-        return await self._writer.enqueue(runs.start_run, new, changes, journal_of(changes), large)
+        return await self._writer.enqueue(
+            runs.start_run, new, changes, journal_of(changes), large, is_short=large is None
+        )
 
     async def start_runs(self, runs_: Sequence[tuple[NewRun, Changes]]) -> list[StartedRun]:
         work = [(new, changes, journal_of(changes), await self._encode(changes, new)) for new, changes in runs_]
@@ -61,7 +63,13 @@ class RunVerbs(Verbs):
 
     async def _apply(self, changes: Changes) -> int | None:
         large = await self._encode(changes)
-        return await self._writer.enqueue(runs.apply_changes, changes, journal_of(changes), large)
+        return await self._writer.enqueue(
+            runs.apply_changes,
+            changes,
+            journal_of(changes),
+            large,
+            is_short=large is None and len(changes.steps) <= SHORT,
+        )
 
     # ---- runs: ownership and leases
 

@@ -59,7 +59,9 @@ class TriggerVerbs(Verbs):
 
     async def accept_delivery(self, new: NewDelivery, start: Start | None) -> Delivered:
         journal, large = await self._stored(start)
-        return await self._writer.enqueue(deliveries.accept_delivery, new, start, journal, large)
+        return await self._writer.enqueue(
+            deliveries.accept_delivery, new, start, journal, large, is_short=large is None
+        )
 
     async def find_delivery(self, workflow: str, trigger: str, dedupe: str) -> DeliveryRow | None:
         return await self._readers.submit(deliveries.find_delivery, workflow, trigger, dedupe)
@@ -87,7 +89,7 @@ class TriggerVerbs(Verbs):
 
     async def start_on_end(self, end: EndRow, start: Start | None) -> StartedRun | None:
         journal, large = await self._stored(start)
-        return await self._writer.enqueue(deliveries.start_on_end, end, start, journal, large)
+        return await self._writer.enqueue(deliveries.start_on_end, end, start, journal, large, is_short=large is None)
 
     async def _stored(self, start: Start | None) -> tuple[str | None, Encoded | None]:
         if start is None:

@@ -14,6 +14,9 @@ from taskforge.store.sqlite.writer import Writer
 _ENCODE_HERE = 32_768
 """Characters of large values up to which they are compressed on the event loop; more go to a reader's thread."""
 
+SHORT = 64
+"""Most steps in a decision that is stored on the event loop."""
+
 
 class Verbs:
     """Base of the classes that `SqliteStore` is made of."""

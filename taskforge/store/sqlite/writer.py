@@ -1,7 +1,12 @@
-"""The one connection that writes, in a thread of its own, with group commit.
+"""The one connection that writes, with group commit.
 
-What queued up while the last commit was syncing goes into the next transaction: every verb in its own savepoint, every
-caller told after COMMIT. So a verb never waits on purpose, and many verbs share one fsync.
+What queued up while the last commit was syncing goes into the next transaction: every verb by itself, every caller told
+after COMMIT. So a verb never waits on purpose, and many verbs share one fsync.
+
+Whatever can wait for the disk runs in a thread: COMMIT, checkpoints, and verbs that touch many rows. The short verbs of
+runs execute their statements on the event loop (ADR 0013): each statement lets go of the interpreter, and taking it
+back from a busy loop costs more than the statement. Loop and thread take turns: while a group is with the thread,
+nothing else touches the connection.
 """
 
 from __future__ import annotations
@@ -9,9 +14,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 import apsw
@@ -61,9 +67,14 @@ class _Job(NamedTuple):
     run: Callable[..., Any]
     args: tuple[Any, ...]
     future: asyncio.Future[Any]
+    is_short: bool
 
 
 _Settled = list[tuple["asyncio.Future[Any]", Any, BaseException | None]]
+
+_Work = tuple[list[_Job], _Settled | None]
+"""A group for the thread: to be run and committed; or, with what its verbs returned, only to be committed. Without
+jobs: the log is to be emptied."""
 
 
 class _MustUndo(Exception):
@@ -89,10 +100,14 @@ class Writer:
         self._session = session
         self._path = path
         self._loop = loop
-        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._waiting: deque[_Job] = deque()
+        self._work: SimpleQueue[_Work | None] = SimpleQueue()
         self._queue_limit = queue_limit
+        self._is_away = False
+        """The connection is with the thread."""
+        self._is_called = False
+        self._idle: asyncio.TimerHandle | None = None
         self._closing = False
-        self._ended = False
         self._wal_pages = 0
         self._checkpoint_at = CHECKPOINT_PAGES
         session.conn.set_wal_hook(self._committed)
@@ -104,18 +119,22 @@ class Writer:
         Unavailable when the store takes nothing."""
         return await self.enqueue(verb, *args)
 
-    def enqueue(self, verb: Callable[..., T], *args: Any) -> asyncio.Future[T]:
-        """Queue a verb without waiting for it; order is kept."""
+    def enqueue(self, verb: Callable[..., T], *args: Any, is_short: bool = False) -> asyncio.Future[T]:
+        """Queue a verb without waiting for it; order is kept. A short one touches a few rows, and may be run again from
+        its beginning."""
         if self.failure is not None or self._closing:
             raise self._refusal()
-        if self._queue.qsize() >= self._queue_limit:
+        if len(self._waiting) >= self._queue_limit:
             raise Unavailable(f"{self._queue_limit} writes are waiting for the disk; try again in a moment")
         future: asyncio.Future[T] = self._loop.create_future()
-        job = _Job(verb, args, future)
-        self._queue.put(job)
-        if self._ended:
-            # The thread may have emptied the queue just before.
-            _settle(_refused([job], self._refusal()))
+        self._waiting.append(_Job(verb, args, future, is_short))
+        if not self._is_away:
+            if not is_short:
+                self._take_turn()
+            elif not self._is_called:
+                # What else this turn of the loop brings goes into the same group.
+                self._is_called = True
+                self._loop.call_soon(self._take_turn)
         return future
 
     def _refusal(self) -> Unavailable:
@@ -128,58 +147,121 @@ class Writer:
         """Commit what is queued, then end the thread and close the connection."""
         if not self._closing:
             self._closing = True
-            self._queue.put(None)
+            if self._idle is not None:
+                self._idle.cancel()
+            if not self._is_away:
+                self._take_turn()
         await asyncio.to_thread(self._thread.join)
+
+    # ---- on the loop
+
+    def _take_turn(self) -> None:
+        """Give the thread the next group, its short verbs already run; or the end, when closing."""
+        self._is_called = False
+        if self._is_away:
+            return
+        jobs: list[_Job] = []
+        while self._waiting and len(jobs) < GROUP_LIMIT:
+            job = self._waiting.popleft()
+            if not job.future.cancelled():
+                jobs.append(job)
+        if not jobs:
+            if self._closing:
+                self._is_away = True
+                self._work.put(None)
+            return
+        self._is_away = True
+        settled = self._run_here(jobs) if all(job.is_short for job in jobs) else None
+        self._work.put((jobs, settled))
+
+    def _run_here(self, jobs: list[_Job]) -> _Settled | None:
+        """Run a group of short verbs up to its COMMIT. None when anything is wrong: then nothing is left of it, and the
+        thread runs it again from its beginning and finds out."""
+        if self.failure is not None:
+            return None
+        conn = self._session.conn
+        try:
+            conn.set_busy_timeout(0)  # a lock of another process is waited for in the thread
+            try:
+                return self._run(jobs, savepoints=False)
+            finally:
+                conn.set_busy_timeout(BUSY_TIMEOUT_MS)
+        except BaseException:
+            self._roll_back()
+            return None
+
+    def _come_back(self, settled: _Settled) -> None:
+        """A group is committed or refused, and the connection is free again."""
+        _settle(settled)
+        self._is_away = False
+        if self._closing:
+            self._take_turn()
+        elif self._waiting:
+            # Whoever was just told may have more for the same group.
+            self._is_called = True
+            self._loop.call_soon(self._take_turn)
+        elif self._idle is None:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Have the log emptied when nothing is written for a while."""
+        if self._wal_pages and not self._closing:
+            self._idle = self._loop.call_later(IDLE_SECONDS, self._wake, self.commits)
+
+    def _wake(self, commits: int) -> None:
+        self._idle = None
+        if self._is_away or self._is_called or commits != self.commits:
+            self._rest()
+        elif self._wal_pages and not self._closing and self.failure is None:
+            self._is_away = True
+            self._work.put(([], None))
+
+    def _refuse_waiting(self) -> None:
+        waiting, self._waiting = list(self._waiting), deque()
+        _settle(_refused(waiting, self._refusal()))
 
     # ---- in the thread
 
     def _live(self) -> None:
         try:
-            while self._serve():
-                pass
+            while (work := self._work.get()) is not None:
+                self._serve(*work)
         except BaseException as error:
             self._fail(f"the writer stopped: {type(error).__name__}: {error}")
         finally:
             self._end()
 
-    def _serve(self) -> bool:
-        """Take what is queued and commit it; return False when closing."""
-        try:
-            first = self._queue.get(timeout=IDLE_SECONDS if self._wal_pages else None)
-        except Empty:
+    def _serve(self, jobs: list[_Job], settled: _Settled | None) -> None:
+        """Commit a group, and tell."""
+        if not jobs:
             self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            return True
-        jobs: list[_Job] = []
-        taken: _Job | None = first
-        with contextlib.suppress(Empty):
-            while taken is not None:
-                if not taken.future.cancelled():
-                    jobs.append(taken)
-                if len(jobs) >= GROUP_LIMIT:
-                    break
-                taken = self._queue.get_nowait()
-        if jobs:
-            try:
-                settled = self._commit(jobs)
-            except BaseException as error:
-                # Nobody may wait for an answer that never comes.
-                self._tell(_refused(jobs, Unavailable(f"the store failed: {error}")))
-                raise
-            self._tell(settled)
-            if self._wal_pages >= self._checkpoint_at:
-                self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
-        return taken is not None
+            self._tell(self._come_back, [])
+            return
+        try:
+            settled = self._commit(jobs, settled)
+        except BaseException as error:
+            # Nobody may wait for an answer that never comes.
+            self._tell(_settle, _refused(jobs, Unavailable(f"the store failed: {error}")))
+            raise
+        if self._wal_pages < self._checkpoint_at:
+            self._tell(self._come_back, settled)
+            return
+        self._tell(_settle, settled)
+        self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+        self._tell(self._come_back, [])
 
-    def _commit(self, jobs: list[_Job]) -> _Settled:
-        """Run verbs in one transaction and make it durable."""
+    def _commit(self, jobs: list[_Job], settled: _Settled | None) -> _Settled:
+        """Run verbs in one transaction, where they have not run yet, and make it durable."""
         if self.failure is not None:
+            self._roll_back()
             return _refused(jobs, self._refusal())
         try:
-            try:
-                settled = self._run(jobs, savepoints=False)
-            except _MustUndo:
-                self._session.execute("ROLLBACK")
-                settled = self._run(jobs, savepoints=True)
+            if settled is None:
+                try:
+                    settled = self._run(jobs, savepoints=False)
+                except _MustUndo:
+                    self._session.execute("ROLLBACK")
+                    settled = self._run(jobs, savepoints=True)
             self._session.execute("COMMIT")
         except apsw.Error as error:
             self._roll_back()
@@ -199,7 +281,7 @@ class Writer:
         settled: _Settled = []
         total: dict[tuple[str, str], int] = {}
         execute("BEGIN IMMEDIATE")
-        for run, args, future in jobs:
+        for run, args, future, _ in jobs:
             session.counts = {}
             before = total_changes()
             if savepoints:
@@ -268,20 +350,14 @@ class Writer:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._announce, Unavailable(reason))
 
-    def _tell(self, settled: _Settled) -> None:
+    def _tell(self, call: Callable[[_Settled], None], settled: _Settled) -> None:
         # A loop that is closed has nobody left to tell.
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(_settle, settled)
+            self._loop.call_soon_threadsafe(call, settled)
 
     def _end(self) -> None:
-        self._ended = True
-        left: list[_Job] = []
-        with contextlib.suppress(Empty):
-            while True:
-                job = self._queue.get_nowait()
-                if job is not None:
-                    left.append(job)
-        self._tell(_refused(left, self._refusal()))
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._refuse_waiting)
         with contextlib.suppress(apsw.Error):
             if self.failure is None:
                 mark_closed(self._session.conn)

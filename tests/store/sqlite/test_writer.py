@@ -6,7 +6,9 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import apsw
 import pytest
 
 from taskforge.core.errors import NotFound, Unavailable
@@ -15,6 +17,8 @@ from taskforge.store.sqlite.connection import Session
 from taskforge.store.sqlite.store import SqliteStore
 from tests.store.desk import Desk
 from tests.store.sqlite.conftest import OpenStore
+from tests.store.sqlite.faulty_vfs import NAME, faulty_vfs
+from tests.support.clock import ManualClock
 from tests.support.plans import plan, step
 
 
@@ -218,3 +222,64 @@ async def test_the_log_stays_small_under_load(desk: Desk, store: SqliteStore) ->
         peak = max(peak, (await store.stats(1)).wal_bytes)
     assert peak < 32 * 1024 * 1024
     assert (await store.stats(1)).db_bytes > 10 * 1024 * 1024
+
+
+# ---- short verbs on the loop
+
+
+async def test_a_lock_of_another_process_is_waited_for_without_stopping_the_loop(
+    desk: Desk, store: SqliteStore
+) -> None:
+    other = apsw.Connection(str(store.path))
+    other.execute("BEGIN IMMEDIATE")
+    starting = asyncio.ensure_future(desk.start())
+    for _ in range(20):
+        await asyncio.sleep(0.005)
+    assert not starting.done()
+    other.execute("ROLLBACK")
+    other.close()
+    assert (await starting).number == 1
+
+
+async def test_a_slow_sync_does_not_stop_the_loop(path: Path, clock: ManualClock) -> None:
+    syncing, go_on = threading.Event(), threading.Event()
+    on_loop = threading.get_ident()
+
+    def wait(kind: str, file: str) -> None:
+        if kind == "sync":
+            assert threading.get_ident() != on_loop
+            syncing.set()
+            go_on.wait(30)
+
+    with faulty_vfs() as vfs:
+        store = await SqliteStore.open(path, clock=clock, vfs=NAME)
+        desk = Desk(store, clock)
+        await desk.publish()
+        vfs.fail = wait
+        starting = asyncio.ensure_future(desk.start())
+        async with asyncio.timeout(20):
+            while not syncing.is_set():
+                await asyncio.sleep(0.002)
+        assert not starting.done()
+        go_on.set()
+        assert (await starting).number == 1
+        await store.close()
+
+
+async def test_short_verbs_of_one_turn_of_the_loop_share_a_commit(desk: Desk, store: SqliteStore) -> None:
+    before = store.commits
+    await asyncio.gather(*(desk.start() for _ in range(100)))
+    assert store.commits - before == 1
+
+
+async def test_a_short_verb_that_is_refused_after_a_write_undoes_only_itself(desk: Desk, store: SqliteStore) -> None:
+    def write_and_refuse(session: Session) -> None:
+        session.write("create_token", ("tok_bad", "", "h", "[]", 1, None))
+        raise NotFound("refused after it had written")
+
+    starts = [asyncio.ensure_future(desk.start()) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(NotFound):
+        await store._writer.enqueue(write_and_refuse, is_short=True)
+    assert [run.number for run in await asyncio.gather(*starts)] == [1, 2, 3]
+    assert await store.list_tokens() == []

@@ -1,4 +1,4 @@
-"""Time limits for many requests with one timer.
+"""Time limits for many attempts and requests with one timer.
 
 `asyncio.timeout` arms and disarms a timer for every request, which costs a tenth of a request's CPU. Requests mostly
 have the same limit and mostly keep it, so here one timer stands at the earliest deadline that was known when it was
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 
 class Deadline:
@@ -24,12 +24,18 @@ class Deadline:
         self.task = task
         self.when = when
 
+    @property
+    def expired(self) -> bool:
+        """Whether the time was over before the context was left."""
+        return self._expired
+
     def expire(self) -> None:
         self._expired = True
         self.task.cancel()
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._deadlines.add(self)
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
