@@ -200,8 +200,7 @@ class Server:
             await triggers.run_ends.catch_up()
 
         timers.on_upkeep = look_after
-        upkeep = Upkeep(store, self.clock, settings.home, retention_limits(settings), box.key_id)
-        upkeep.others = triggers.prune
+        upkeep = Upkeep(store, self.clock, settings.home, retention_limits(settings), box.key_id, triggers.prune)
         timers.on_retention = upkeep.sweep
         places = Places(store, drivers)
         service = Service(

@@ -83,10 +83,17 @@ class BackupMade(NamedTuple):
 
 class Upkeep:
     """`sweep` looks at every limit; `prune`, `vacuum` and `back_up` are what a person asks for. One at a time, but for
-    backups. `key_id` is the fingerprint of the home's key."""
+    backups. `key_id` is the fingerprint of the home's key; `others` lets go of what else is old: deliveries and
+    decisions on slots."""
 
     def __init__(
-        self, store: Store, clock: Clock, home: Path, limits: RetentionLimits, key_id: str | None = None
+        self,
+        store: Store,
+        clock: Clock,
+        home: Path,
+        limits: RetentionLimits,
+        key_id: str | None = None,
+        others: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -95,8 +102,7 @@ class Upkeep:
         self._key_id = key_id
         self._busy = asyncio.Lock()
         self._backing_up = False
-        self.others: Callable[[], Awaitable[None]] | None = None
-        """What else is let go of when it is old: deliveries and decisions on slots."""
+        self._others = others
         self.runs = 0
         self.freed_bytes = 0
         self.swept_at: int | None = None
@@ -111,8 +117,8 @@ class Upkeep:
             try:
                 if _EVERYTHING in await self._store.list_holds():
                     return
-                if self.others is not None:
-                    await self.others()
+                if self._others is not None:
+                    await self._others()
                 await self._sweep()
             except TaskForgeError as error:
                 log.warning("retention_failed", error=error.message)
