@@ -91,6 +91,10 @@ def main() -> int:
                     one["p99_ms"] = load.p99_ms(one["begun"], one["taken"])
                     wal = max(wal, server.call("GET", "/v1/stats")[1]["wal_bytes"])
                     found.append(one)
+                    figures = (
+                        f"backup {one['backup_s']:.1f} s, restore {one['restore_s']:.1f} s, p99 {one['p99_ms']:.0f} ms"
+                    )
+                    print(f"{number + 1:>3}  {len(before)} accepted runs are there; {figures}", flush=True)
                 ended = time.monotonic()
                 rate = len([run for run in load.accepted if run.at >= quiet_from]) / (ended - quiet_from)
             during = statistics.median(one["p99_ms"] for one in found)
