@@ -22,7 +22,7 @@ from taskforge.api.members import (
 )
 from taskforge.api.route import JsonBody, Schema
 from taskforge.api.schemas import ATTEMPT_STATES, STEP_STATES
-from taskforge.api.value_members import PUT_SECRET, PUT_VAR, VERIFY_WEBHOOK
+from taskforge.api.value_members import PUT_SECRET, PUT_VAR, SEND_WEBHOOK, VERIFY_WEBHOOK
 from taskforge.core.states import DeadLetterState, RunState, StepState
 
 _TEXT: Schema = {"type": "string"}
@@ -207,6 +207,7 @@ def components() -> dict[str, Any]:
         "DeliveryDetail": _object(_DELIVERY | {"body": _MAYBE_TEXT, "body_b64": _MAYBE_TEXT}),
         "Delivered": _object({"id": _TEXT, "number": _WHOLE, "delivery": _TEXT}),
         "Filtered": _object({"delivery": _TEXT, "state": _words(("FILTERED",))}),
+        "Sent": _object({"status": _WHOLE, "body": {}}),
         "DuplicateOrFiltered": {"anyOf": [_ref("Delivered"), _ref("Filtered"), {}]},
         "Schedule": _object({
             "workflow": _TEXT, "trigger": _TEXT, "cron": _MAYBE_TEXT, "at": _MAYBE_TEXT, "timezone": _TEXT,
@@ -223,7 +224,7 @@ def components() -> dict[str, Any]:
         "NewToken": _object(_TOKEN | {"token": _TEXT}),
     }  # fmt: skip
     bodies = (START_RUN, START_RUNS, CHANGE_WORKFLOW, CANCEL_RUN, RETRY_RUN, REPLAY_RUN, REPLAY_DELIVERY, SEND_SIGNAL,
-              SET_HOLD, PRUNE_RUNS, SET_STATE, NOTHING, CREATE_TOKEN, PUT_SECRET, PUT_VAR, VERIFY_WEBHOOK,
+              SET_HOLD, PRUNE_RUNS, SET_STATE, NOTHING, CREATE_TOKEN, PUT_SECRET, PUT_VAR, SEND_WEBHOOK, VERIFY_WEBHOOK,
               PREVIEW_SCHEDULE)  # fmt: skip
     for body in bodies:
         named[body.schema_name] = _body(body)

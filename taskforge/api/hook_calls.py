@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import parse_qsl
 
+import orjson
 from starlette.responses import Response
 
 from taskforge.api.body import read_body
 from taskforge.api.call import Call, json_response
+from taskforge.api.problems import problem_response
 from taskforge.api.run_calls import wait_for_end
-from taskforge.core.errors import MalformedRequest, MethodNotAllowed
+from taskforge.core.errors import MalformedRequest, MethodNotAllowed, RespondFailed, TooLarge
 from taskforge.engine.triggers import Reply
-from taskforge.engine.webhooks import Arrival
+from taskforge.engine.webhooks import Arrival, Received
 from taskforge.store.triggered import Delivered
 
 _MAX_PARAMS = 1_000
@@ -31,7 +34,42 @@ async def receive_delivery(call: Call) -> Response:
         _query(call.scope["query_string"]),
         body,
     )
-    received = await call.service.receive_delivery(call.params["workflow"], call.params["trigger"], arrival)
+    return await _answer(
+        call, await call.service.receive_delivery(call.params["workflow"], call.params["trigger"], arrival)
+    )
+
+
+async def send_delivery(call: Call) -> Response:
+    """Send a delivery to a trigger, signed here with the trigger's own newest secret.
+
+    Answers what its sender would have been answered.
+    """
+    members = call.members
+    body: bytes = members.get("body_b64", b"")
+    limit = call.context.settings.limits.webhook_bytes
+    if len(body) > limit:
+        raise TooLarge(f"the body has {len(body)} bytes; the limit is {limit} ([limits] webhook_bytes)")
+    headers = [(name.lower(), value) for name, value in members.get("headers", ())]
+    arrival = Arrival(members.get("method", "POST"), headers, members.get("query", ()), body)
+    received = await call.service.send_delivery(
+        members["workflow"], members["trigger"], arrival, members.get("delivery_id")
+    )
+    try:
+        answer = await _answer(call, received)
+    except RespondFailed as failed:
+        answer = problem_response(failed)
+    return json_response({"status": answer.status_code, "body": _body_of(answer)}, 200)
+
+
+def _body_of(answer: Response) -> Any:
+    content = bytes(answer.body)
+    if (answer.headers.get("content-type") or "").endswith("json"):
+        return orjson.Fragment(content)
+    return content.decode("utf-8", "replace")
+
+
+async def _answer(call: Call, received: Received) -> Response:
+    """What a sender is answered: a challenge, the run's own answer, or where the run is."""
     if received.challenge is not None:
         return Response(received.challenge, 200, None, "text/plain; charset=utf-8")
     assert received.delivered is not None

@@ -10,7 +10,7 @@ from taskforge.api.delivery_calls import get_delivery, list_deliveries, list_sch
 from taskforge.api.events import list_logs, stream_events, stream_run_events
 from taskforge.api.health_calls import docs, healthz, metrics, openapi, readyz, stats
 from taskforge.api.hold_calls import get_hold, set_hold
-from taskforge.api.hook_calls import receive_delivery
+from taskforge.api.hook_calls import receive_delivery, send_delivery
 from taskforge.api.letter_calls import discard_dead_letter, get_dead_letter, list_dead_letters, retry_dead_letter
 from taskforge.api.preview_calls import preview_schedule
 from taskforge.api.resume_calls import get_resume_page, use_resume_link
@@ -36,7 +36,7 @@ from taskforge.api.value_calls import (
     put_var,
     verify_webhook,
 )
-from taskforge.api.value_members import PUT_SECRET, PUT_VAR, VERIFY_WEBHOOK
+from taskforge.api.value_members import PUT_SECRET, PUT_VAR, SEND_WEBHOOK, VERIFY_WEBHOOK
 from taskforge.api.why_calls import explain_run
 from taskforge.api.workflow_calls import (
     change_workflow,
@@ -192,7 +192,9 @@ ROUTES: Final[tuple[Route, ...]] = (
           headers=_IDEMPOTENCY,
           refusals=(IdempotencyMismatch, *_STARTS)),
     Route("POST", "/v1/workflows/{name}/runs:batch", RUN, start_runs, "Start up to 1,000 runs: all or none.",
-          {202: Answer("All runs are on disk.", "StartedMany")}, body=members.START_RUNS, refusals=_STARTS, tag="runs"),
+          {202: Answer("All runs are on disk.", "StartedMany"),
+           200: Answer("The Idempotency-Key was used before: the first batch's runs.", "StartedMany")},
+          body=members.START_RUNS, headers=_IDEMPOTENCY, refusals=(IdempotencyMismatch, *_STARTS), tag="runs"),
     Route("GET", "/v1/runs", READ, list_runs, "List runs, newest first.", {200: Answer("A page of runs.", "RunPage")},
           query=(query.WORKFLOW, query.RUN_STATE, query.TRIGGER, query.SINCE, query.UNTIL, *_PAGED,
                  query.cursor_param(query.RUNS)), tag="runs"),
@@ -204,8 +206,10 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("POST", "/v1/runs/{run}/retry", RUN, retry_run, "Take a run up where it failed, or at a step.",
           {202: _ASKED}, body=members.RETRY_RUN, refusals=(StepUnknown, *_RETRIES), tag="runs"),
     Route("POST", "/v1/runs/{run}/replay", RUN, replay_run, "Start a new run with a run's input.",
-          {202: Answer("The new run is on disk and will end.", "Started", headers={"Location": "Where the run is."})},
-          body=members.REPLAY_RUN, refusals=(TooLarge, *_STARTS), tag="runs"),
+          {202: Answer("The new run is on disk and will end.", "Started", headers={"Location": "Where the run is."}),
+           200: Answer("The Idempotency-Key was used before: the first replay's run.", "Started")},
+          body=members.REPLAY_RUN, headers=_IDEMPOTENCY, refusals=(IdempotencyMismatch, TooLarge, *_STARTS),
+          tag="runs"),
     Route("POST", "/v1/runs/{run}/signals/{signal}", RUN, send_signal, "Send a signal to a run.", {202: _ASKED},
           body=members.SEND_SIGNAL, refusals=(RunEnded, *_SIGNALS), tag="runs"),
     Route("GET", "/v1/runs/{run}/why", READ, explain_run, "Explain a run: why it waits, was skipped, was retried.",
@@ -245,6 +249,10 @@ ROUTES: Final[tuple[Route, ...]] = (
           refusals=(NotFound, *_STORES), tag="secrets and variables"),
     Route("POST", "/v1/webhooks:verify", READ, verify_webhook, "Check a webhook's signature: why does it fail?",
           {200: Answer("Whether it fits, and why not.", "Verdict")}, body=VERIFY_WEBHOOK, tag="webhooks"),
+    Route("POST", "/v1/webhooks:send", RUN, send_delivery, "Send a delivery to a trigger, signed as its sender would.",
+          {200: Answer("What the sender would have been answered: status and body.", "Sent")}, body=SEND_WEBHOOK,
+          refusals=(NotFound, MethodNotAllowed, TooLarge, Conflict, LoopRefused, DeliveryRefused, TooManyRequests,
+                    HookBusy, ShuttingDown, *_STORES), tag="webhooks"),
     # ---- deliveries
     Route("GET", "/v1/deliveries", READ, list_deliveries, "List webhook deliveries, newest first.",
           {200: Answer("A page of deliveries.", "DeliveryPage")},

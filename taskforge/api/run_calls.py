@@ -28,8 +28,7 @@ _LONGEST_KEY = 255
 async def start_run(call: Call) -> Response:
     """Start a run. On a 2xx answer it is on disk and will end."""
     members = call.members
-    raw_key = call.header(b"idempotency-key")
-    key = None if raw_key is None else _idempotency_key(raw_key)
+    key = _find_key(call)
     started = await call.service.start_run(
         StartRequest(
             call.params["name"],
@@ -50,11 +49,19 @@ async def start_run(call: Call) -> Response:
 
 
 async def start_runs(call: Call) -> Response:
-    """Start one run for each input, in one transaction: all or none."""
+    """Start one run for each input, in one transaction: all or none. An Idempotency-Key stands for the whole batch."""
     members = call.members
-    request = StartRequest(call.params["name"], version=members.get("version"), priority=members.get("priority"))
+    key = _find_key(call)
+    request = StartRequest(
+        call.params["name"],
+        version=members.get("version"),
+        priority=members.get("priority"),
+        idempotency_key=key,
+        request_hash=None if key is None else _hash_request(members),
+    )
     started = await call.service.start_runs(request, members["inputs"])
-    return json_response({"ids": [one.id for one in started]}, 202)
+    created = not started or started[0].created
+    return json_response({"ids": [one.id for one in started]}, 202 if created else 200)
 
 
 async def list_runs(call: Call) -> Response:
@@ -100,13 +107,15 @@ async def retry_run(call: Call) -> Response:
 async def replay_run(call: Call) -> Response:
     """Start a new run with another one's input, or an edited one, on its version or any other."""
     members = call.members
+    key = _find_key(call)
     started = await call.service.replay_run(
         call.params["run"],
         version=members.get("version"),
         input=members.get("input"),
         with_input="input" in members,
+        key=None if key is None else (key, _hash_request(members)),
     )
-    return json_response(started_shape(started), 202, f"/v1/runs/{started.id}")
+    return json_response(started_shape(started), 202 if started.created else 200, f"/v1/runs/{started.id}")
 
 
 async def send_signal(call: Call) -> Response:
@@ -192,7 +201,10 @@ async def _every_step(
 # ---- the Idempotency-Key
 
 
-def _idempotency_key(raw: bytes) -> str:
+def _find_key(call: Call) -> str | None:
+    raw = call.header(b"idempotency-key")
+    if raw is None:
+        return None
     key = raw.decode("latin-1").strip()
     if not 1 <= len(key) <= _LONGEST_KEY or not key.isascii() or not key.isprintable():
         message = f"it must have 1 to {_LONGEST_KEY} printable ASCII characters"

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from taskforge.api.route import Field, JsonBody
 from taskforge.core.clock import from_rfc3339
+from taskforge.core.definition_triggers import METHODS
 from taskforge.core.verify_config import VerifyConfig, parse_verify
 
 MAX_VERIFIED: Final = 4 * 1024 * 1024
@@ -47,6 +48,28 @@ def _headers(value: Any) -> list[tuple[str, str]]:
     return [(name, text.encode("utf-8", "replace").decode("latin-1")) for name, text in pairs]
 
 
+def _pairs(value: Any) -> list[tuple[str, str]]:
+    return [(name, text.encode("latin-1").decode()) for name, text in _headers(value)]
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= 63:
+        raise ValueError("it must be a name")
+    return value
+
+
+def _method(value: Any) -> str:
+    if value not in METHODS:
+        raise ValueError(f"it must be one of {', '.join(METHODS)}")
+    return str(value)
+
+
+def _delivery_id(value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or not 0 < len(value) <= 500 or not value.isprintable()):
+        raise ValueError("it must be a printable text of at most 500 characters")
+    return value
+
+
 def _query(value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise ValueError("it must be an object of texts")
@@ -79,6 +102,30 @@ PUT_SECRET = JsonBody(
 PUT_VAR = JsonBody(
     (Field("value", lambda value: value, {}, "Any JSON; shown to whoever may read.", required=True),), "PutVar"
 )
+_PAIRS = {
+    "anyOf": [
+        {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": _MAX_HEADERS},
+        {"type": "array", "items": _PAIR, "maxItems": _MAX_HEADERS},
+    ]
+}
+_NAMED = {"type": "string", "minLength": 1, "maxLength": 63}
+SEND_WEBHOOK = JsonBody(
+    (
+        Field("workflow", _name, _NAMED, "The workflow.", required=True),
+        Field("trigger", _name, _NAMED, "Its webhook trigger.", required=True),
+        Field("body_b64", _body, {"type": "string", "contentEncoding": "base64"}, "The body in base64; empty without."),
+        Field("headers", _headers, _PAIRS, "Further headers: an object, or pairs."),
+        Field("query", _pairs, _PAIRS, "Query parameters: an object, or pairs."),
+        Field("method", _method, {"enum": list(METHODS)}, "Default POST."),
+        Field(
+            "delivery_id",
+            _delivery_id,
+            {"type": ["string", "null"], "minLength": 1, "maxLength": 500},
+            "The delivery's id, where the scheme has one in a header; a new one without it.",
+        ),
+    ),
+    "SendWebhook",
+)
 VERIFY_WEBHOOK = JsonBody(
     (
         Field("verify", _verify, {"type": ["object", "string"]}, "As a trigger has it: {scheme: …}.", required=True),
@@ -92,12 +139,7 @@ VERIFY_WEBHOOK = JsonBody(
         Field(
             "headers",
             _headers,
-            {
-                "anyOf": [
-                    {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": _MAX_HEADERS},
-                    {"type": "array", "items": _PAIR, "maxItems": _MAX_HEADERS},
-                ]
-            },
+            _PAIRS,
             "The request's headers: an object, or pairs.",
             required=True,
         ),

@@ -18,7 +18,10 @@ _MOST_PRESENT = 500
 
 
 async def explain_run(call: Call) -> Response:
-    """Why steps were skipped or retried, and what the run waits for: oldest first, what holds now at the end."""
+    """Why steps were skipped or retried, and what the run waits for: oldest first, what holds now at the end.
+
+    A schedule's run begins with what was decided on its slot, and on those left out before it.
+    """
     limit: int = call.asked.get("limit", DEFAULT_LIMIT)
     step: str | None = call.asked.get("step")
     cursor: int | None = call.asked.get("cursor")
@@ -33,12 +36,13 @@ async def explain_run(call: Call) -> Response:
         now = {_subject(reason) for reason in present}
         shown = [(here, reason) for here, reason in shown if _subject(reason) not in now]
         shown += [(last, reason) for reason in present[:_MOST_PRESENT]]
+    begun = await call.service.explain_slot(row) if cursor is None and step is None else []
     body = {
         "id": row.id,
         "number": row.number,
         "workflow": row.workflow,
         "state": row.record.state,
-        "items": [_shape(reason) for _, reason in shown],
+        "items": [_shape(reason) for reason in (*begun, *(reason for _, reason in shown))],
         "next_cursor": following,
     }
     return JsonResponse(dump_bytes(body), 200)

@@ -23,6 +23,11 @@ def read_secret(name: str, file: str | None, *, stdin: bool = True, twice: bool 
         raw = read_stdin()
     else:
         raw = _ask(name, twice).encode("utf-8", "surrogateescape")
+    return decode_secret(name, raw)
+
+
+def decode_secret(name: str, raw: bytes) -> str:
+    """The text of a secret that came as bytes; one newline at its end is taken off."""
     try:
         text = raw.decode()
     except UnicodeDecodeError:

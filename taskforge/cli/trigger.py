@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from taskforge.cli.render import Paint
     "trigger",
     cls=Command,
     examples=[
-        Example("taskforge trigger issue-digest/github --body @event.json --secret-file secret.txt"),
+        Example("taskforge trigger issue-digest/github --body @event.json"),
+        Example("taskforge trigger issue-digest/github --body @event.json --secret-file secret.txt", "tries a secret"),
         Example('taskforge trigger issue-digest/github --body \'{"action": "opened"}\' --header X-GitHub-Event=issues'),
     ],
 )
@@ -26,7 +29,7 @@ from taskforge.cli.render import Paint
 @click.option("--query", "query", metavar="KEY=VALUE", multiple=True, help="A query parameter; may be repeated.")
 @click.option("--method", metavar="METHOD", default="POST", show_default=True, help="The request's method.")
 @click.option("--delivery-id", metavar="ID", help="The delivery's id, where the scheme has one; a new one without it.")
-@click.option("--secret-file", metavar="FILE", help="The secret to sign with; asked for without it.")
+@click.option("--secret-file", metavar="FILE", help="The secret to sign with; - is standard input.")
 @pass_session
 def trigger(
     session: Session,
@@ -40,30 +43,49 @@ def trigger(
 ) -> None:
     """Send a webhook to a trigger, signed as its sender would.
 
-    The server never shows a secret, so the one to sign with is asked for, or read from --secret-file or standard input.
+    The server signs it with the trigger's own secret, which it never shows. With --secret-file, or a secret on standard
+    input, it is signed here and sent as from outside: that tries the secret, too.
     """
-    from taskforge.core.clock import SystemClock
-    from taskforge.triggers.signatures import sign
-
     workflow, _, name = target.partition("/")
     if not workflow or not name or "/" in name:
         raise CommandError(f"{target!r} is no trigger", hint="write WORKFLOW/TRIGGER", code=Exit.USAGE)
     config = _find_verify(session, workflow, name)
     content = _content(body)
-    clock = SystemClock()
     sent = [("content-type", _content_type(content)), *_pairs(headers, "--header")]
     parameters = _pairs(query, "--query")
-    if config.scheme != "none":
-        secret = _secret(config, secret_file, stdin=body != "@-")
+    secret = _find_secret(config, secret_file, stdin=body != "@-")
+    if config.scheme != "none" and secret is None:
+        answer = session.client.post(
+            "webhooks:send",
+            body={
+                "workflow": workflow,
+                "trigger": name,
+                "method": method.upper(),
+                "headers": sent,
+                "query": parameters,
+                "body_b64": b64encode(content).decode(),
+                "delivery_id": delivery_id,
+            },
+        )
+        _show(session, target, answer["status"], answer["body"])
+        return
+    if secret is not None:
         if config.parameter is not None:
             parameters.append((config.parameter, secret))
-        id = delivery_id or clock.new_id("msg")
-        try:
-            sent += sign(config, secret.encode(), content, clock.wall(), id)
-        except ValueError as error:
-            raise CommandError(str(error), code=Exit.USAGE) from None
+        sent += _sign(config, secret, content, delivery_id)
     answer = session.client.send_hook(method.upper(), workflow, name, content=content, headers=sent, query=parameters)
     _show(session, target, answer.status, answer.body)
+
+
+def _sign(config: Any, secret: str, content: bytes, delivery_id: str | None) -> list[tuple[str, str]]:
+    from taskforge.core.clock import SystemClock
+    from taskforge.triggers.signatures import sign
+
+    clock = SystemClock()
+    try:
+        return sign(config, secret.encode(), content, clock.wall(), delivery_id or clock.new_id("msg"))
+    except ValueError as error:
+        raise CommandError(str(error), code=Exit.USAGE) from None
 
 
 def _find_verify(session: Session, workflow: str, name: str) -> Any:
@@ -84,10 +106,20 @@ def _find_verify(session: Session, workflow: str, name: str) -> Any:
     return parse_verify(webhooks[name]["verify"])
 
 
-def _secret(config: Any, file: str | None, *, stdin: bool) -> str:
-    from taskforge.cli.secret_text import read_secret
+def _find_secret(config: Any, file: str | None, *, stdin: bool) -> str | None:
+    """The secret that was given, or None: then the server signs. Nobody is asked for it."""
+    from taskforge.cli.run_input import read_stdin
+    from taskforge.cli.secret_text import decode_secret, read_secret
 
-    return read_secret(config.secrets[0] if config.secrets else "the secret", file, stdin=stdin)
+    name = config.secrets[0] if config.secrets else "the secret"
+    if config.scheme == "none":
+        return None
+    if file is not None:
+        return read_secret(name, file)
+    if not stdin or sys.stdin is None or sys.stdin.isatty():
+        return None
+    given = read_stdin()
+    return decode_secret(name, given) if given else None
 
 
 def _content(text: str) -> bytes:

@@ -36,10 +36,14 @@ class RunEnding(RunRetrying):
 
     def _output_problem(self, output: JSON) -> str | None:
         limit = self.context.output_limit
+        if output is None:
+            return None
         try:
-            size = 0 if output is None else len(dumps(output).encode())
+            text = dumps(output)
         except JsonError as error:
             return f"the run's output cannot be written as JSON: {error.message}"
+        self._output_text = output, text
+        size = len(text.encode())
         return None if size <= limit else f"the run's output has {size} bytes; the limit is {limit}"
 
     def end_at_once(self, state: RunState, failure: Failure) -> None:

@@ -11,7 +11,18 @@ from typing import Any
 
 from taskforge.core.errors import FAILURE_CODES
 
-DECISION_CODES: dict[str, str] = {
+SLOT_CODES: dict[str, str] = {
+    "SLOT_FAILED": "the slot's run could not be started: its input did not fit, or could not be evaluated",
+    "SLOT_FIRED": "the slot's run was started on time",
+    "SLOT_HELD": "the slot came while the workflow was held back; when it is released, `catch_up` decides",
+    "SLOT_LATE": "the slot's run was started late: nobody was there at its time, and `catch_up` has it made up for",
+    "SLOT_MISSED": "nobody was there at the slot's time, and `catch_up: none` leaves it out",
+    "SLOT_SUPERSEDED": "nobody was there at the slot's time, and `catch_up: latest` makes up for a later one only",
+    "SLOT_TOO_OLD": "nobody was there at the slot's time, and it is older than `catch_up_window`",
+}
+"""Stable codes of decisions about slots of schedules, with their meaning."""
+
+DECISION_CODES: dict[str, str] = SLOT_CODES | {
     "CONCURRENCY": "the run waits for a place: as many runs with its `concurrency` key go on as the limit allows",
     "DELAYED": "the run was asked to start later",
     "DUE": "the step's turn has come; it is about to begin",

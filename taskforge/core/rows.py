@@ -87,6 +87,7 @@ class Rows:
         self._given_back: set[str] = set()
         self._origin: dict[str, tuple[StepRun, str | None]] = {}
         self._texts: dict[str, str] = {}
+        self._output_text: tuple[JSON, str] | None = None
         self._run_origin = run.state if run.revision or run.key else None
         self._before = self._shape()
         self.changes = Changes(run.key, run.revision, self.now, _run_record(run, None))
@@ -223,7 +224,11 @@ class Rows:
 
     def _collect(self) -> Changes:
         run, changes = self.run, self.changes
-        changes.run = _run_record(run, dumps(run.output) if run.output is not None else None)
+        output = None
+        if run.output is not None:
+            known = self._output_text
+            output = known[1] if known is not None and known[0] is run.output else dumps(run.output)
+        changes.run = _run_record(run, output)
         for path, (at, origin) in self._origin.items():
             changes.steps.append(self._record(path, at))
             if origin is not at.state:

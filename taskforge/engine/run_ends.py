@@ -74,7 +74,14 @@ class RunEnds:
         except NotFound as error:
             log.warning("on_run_dropped", workflow=end.workflow, trigger=end.trigger, error=error.message)
         except (TaskForgeError, EvaluationFailed) as error:
-            log.error("on_run_failed", workflow=end.workflow, trigger=end.trigger, run=end.run, error=error.message)
+            log.error(
+                "on_run_failed",
+                workflow=end.workflow,
+                trigger=end.trigger,
+                run=end.run,
+                code=error.code,
+                error=error.message,
+            )
         if pending is None:
             await self._store.start_on_end(end, None)
             return

@@ -258,8 +258,11 @@ class Service(ValueCalls, TriggerCalls, DataCalls):
             raise ShuttingDown("the server is shutting down; try again when it is back")
         return await self._ask(ref, ev.RetryAsked(from_step))
 
-    async def replay_run(self, ref: str, *, version: int | None, input: JSON, with_input: bool) -> StartedRun:
-        """Start a new run with another one's input, or an edited one, on its version or another. Raises NotFound."""
+    async def replay_run(
+        self, ref: str, *, version: int | None, input: JSON, with_input: bool, key: tuple[str, str] | None = None
+    ) -> StartedRun:
+        """Start a new run with another one's input, or an edited one, on its version or another. `key` is the
+        Idempotency-Key and the hash of the request. Raises NotFound, IdempotencyMismatch."""
         row = await self._store.get_run_rows(ref, steps="none")
         run = row.run
         request = StartRequest(
@@ -270,6 +273,8 @@ class Service(ValueCalls, TriggerCalls, DataCalls):
             trigger_type=run.trigger_type,
             trigger=loads(run.trigger),
             lineage=run.id,
+            idempotency_key=None if key is None else key[0],
+            request_hash=None if key is None else f"{run.id} {key[1]}",
         )
         return await self._starts.start_run(request)
 

@@ -80,7 +80,13 @@ class Starts:
 
         Raises NotFound, WorkflowDisabled, InvalidInput, TooLarge, IdempotencyMismatch, Unavailable.
         """
-        pending = await self.prepare(request)
+        try:
+            pending = await self.prepare(request)
+        except (NotFound, WorkflowDisabled, InvalidInput, TooLarge):
+            earlier = await self._find_started(request)
+            if earlier is None:
+                raise
+            return earlier
         try:
             started = await self._store.start_run(*pending.start)
         except BaseException as error:
@@ -88,6 +94,15 @@ class Starts:
             raise
         self.stored(pending, started)
         return started
+
+    async def _find_started(self, request: StartRequest) -> StartedRun | None:
+        """The run that the request's Idempotency-Key has started: whoever asks again is told of it, also when the
+        workflow, as it is now, would refuse to start one."""
+        if request.idempotency_key is None:
+            return None
+        return await self._store.find_started(
+            request.workflow, request.idempotency_key, _request_hash(request), self._clock.now()
+        )
 
     async def prepare(self, request: StartRequest) -> Pending:
         """Decide a run that another verb than `start_run` stores. `stored` or `not_stored` must follow. Raises as
@@ -108,13 +123,24 @@ class Starts:
         self._not_stored(pending.driver, pending.changes, error)
 
     async def start_runs(self, request: StartRequest, inputs: Sequence[JSON]) -> list[StartedRun]:
-        """Start many runs in one transaction: all or none."""
+        """Start many runs in one transaction: all or none. An Idempotency-Key stands for all of them."""
+        requests = [_of_batch(request, index, input) for index, input in enumerate(inputs)]
+        try:
+            return await self._start_runs(request, requests)
+        except (NotFound, WorkflowDisabled, InvalidInput, TooLarge):
+            found = [await self._find_started(one) for one in requests if one.idempotency_key is not None]
+            earlier = [one for one in found if one is not None]
+            if not earlier or len(earlier) < len(requests):
+                raise
+            return earlier
+
+    async def _start_runs(self, request: StartRequest, requests: Sequence[StartRequest]) -> list[StartedRun]:
         version, plan = await self.resolve(request.workflow, request.version, is_child=request.parent is not None)
         pairs: list[tuple[NewRun, Driver]] = []
         problems: list[Problem] = []
-        for index, input in enumerate(inputs):
+        for index, one in enumerate(requests):
             try:
-                pairs.append(self._prepare(plan, version, replace(request, input=input)))
+                pairs.append(self._prepare(plan, version, one))
             except InvalidInput as error:
                 problems += [_inside(problem, f"inputs[{index}]") for problem in error.problems]
         if problems:
@@ -126,8 +152,8 @@ class Starts:
             for _, driver, changes in decided:
                 self._not_stored(driver, changes, error)
             raise
-        for (_, driver, changes), one in zip(decided, started, strict=True):
-            self._stored(driver, changes, one)
+        for (_, driver, changes), stored in zip(decided, started, strict=True):
+            self._stored(driver, changes, stored)
         return started
 
     async def resolve(self, name: str, version: int | None = None, *, is_child: bool = False) -> tuple[int, Plan]:
@@ -158,9 +184,6 @@ class Starts:
         text = dumps(given)
         self._check_size(text)
         trigger = request.trigger if request.trigger is not None else {"type": request.trigger_type}
-        request_hash = request.request_hash
-        if request.idempotency_key is not None and request_hash is None:
-            request_hash = _hash([request.input, request.version, request.delay_ms, request.priority])
         priority = plan.priority if request.priority is None else request.priority
         new = NewRun(
             id=self._clock.new_id("run"),
@@ -173,7 +196,7 @@ class Starts:
             priority=priority,
             start_at=None if not request.delay_ms else now + request.delay_ms,
             idempotency_key=request.idempotency_key,
-            request_hash=request_hash,
+            request_hash=_request_hash(request),
             lineage=request.lineage,
             parent=None if request.parent is None else dumps(request.parent),
             parent_key=None if request.parent is None else request.parent["key"],
@@ -239,7 +262,16 @@ class Starts:
             self._drivers.on_due(row.record.due_at)
 
 
-def _hash(value: JSON) -> str:
+def _of_batch(request: StartRequest, index: int, input: JSON) -> StartRequest:
+    """The start of one run of a batch. Its key is the batch's with its place, behind a character that no key has."""
+    key = None if request.idempotency_key is None else f"{request.idempotency_key}\x1f{index}"
+    return replace(request, input=input, idempotency_key=key)
+
+
+def _request_hash(request: StartRequest) -> str | None:
+    if request.idempotency_key is None or request.request_hash is not None:
+        return request.request_hash
+    value = [request.input, request.version, request.delay_ms, request.priority]
     return hashlib.sha256(dumps(value).encode()).hexdigest()
 
 

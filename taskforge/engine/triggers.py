@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from taskforge.core.clock import Clock
+from taskforge.core.clock import Clock, from_rfc3339, to_rfc3339
 from taskforge.core.errors import RespondFailed, Unavailable
 from taskforge.core.jsontext import dump_bytes, loads
 from taskforge.core.model import JSON, Plan
+from taskforge.core.reasons import Reason, meaning
 from taskforge.core.snapshot import RunSnapshot
 from taskforge.core.states import RunState
 from taskforge.engine.drivers import Drivers
@@ -22,7 +23,7 @@ from taskforge.engine.triggering import TriggerStarts, specs_of
 from taskforge.engine.values import StoredValues
 from taskforge.engine.webhooks import Arrival, InboxLimits, Received, Webhooks
 from taskforge.observe.logs import get_logger
-from taskforge.store.protocol import Stats, Store
+from taskforge.store.protocol import RunRow, Stats, Store
 from taskforge.store.triggered import (
     Delivered,
     DeliveryFilter,
@@ -160,6 +161,15 @@ def _is_header(name: str, text: str) -> bool:
 _OWN_HEADERS = frozenset({"content-length", "transfer-encoding", "connection", "date", "server", "upgrade"})
 
 
+def _slot_reason(slot: SlotRow, trigger: str) -> Reason:
+    if slot.covers == 1:
+        what = f"slot {to_rfc3339(slot.slot)} of {trigger!r}"
+    else:
+        count = f"{slot.covers} or more" if slot.more else str(slot.covers)
+        what = f"{count} slots of {trigger!r} from {to_rfc3339(slot.slot)} to {to_rfc3339(slot.until)}"
+    return Reason(slot.code, slot.at, message=f"{what}: {meaning(slot.code)}")
+
+
 class TriggerCalls:
     """What people and senders ask for of triggers: part of `engine.service.Service`."""
 
@@ -170,6 +180,10 @@ class TriggerCalls:
     async def receive_delivery(self, workflow: str, trigger: str, arrival: Arrival) -> Received:
         """Take a delivery (`engine.webhooks`)."""
         return await self._triggers.webhooks.receive(workflow, trigger, arrival)
+
+    async def send_delivery(self, workflow: str, trigger: str, arrival: Arrival, delivery_id: str | None) -> Received:
+        """Take a delivery that is signed here (`engine.webhooks`)."""
+        return await self._triggers.webhooks.send(workflow, trigger, arrival, delivery_id)
 
     async def find_reply(self, run_key: int, trigger: str) -> Reply | None:
         """What a run answers to its delivery; None while it goes on. Raises RespondFailed."""
@@ -190,6 +204,15 @@ class TriggerCalls:
     async def list_schedules(self, workflow: str | None, cursor: int, limit: int) -> list[ScheduleView]:
         rows = await self._store.list_schedules(workflow, cursor, limit)
         return [await self._view(row) for row in rows]
+
+    async def explain_slot(self, row: RunRow) -> list[Reason]:
+        """What was decided on the slot that started this run, and on those that were left out just before it."""
+        if row.trigger_type != "cron":
+            return []
+        seen = loads(row.trigger)
+        slot = from_rfc3339(seen["scheduled_at"])
+        slots = await self._store.list_slots_of_run(row.id, row.workflow, seen["name"], slot)
+        return [_slot_reason(found, seen["name"]) for found in slots]
 
     async def _view(self, row: ScheduleRow) -> ScheduleView:
         next_slot = schedule_of(row).next_after(row.cursor) if row.active else None

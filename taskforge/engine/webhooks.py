@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from taskforge.core.clock import Clock
 from taskforge.core.errors import (
+    Conflict,
     DeliveryGone,
     DeliveryRefused,
     HookBusy,
@@ -37,7 +38,7 @@ from taskforge.expressions.errors import EvaluationFailed
 from taskforge.observe.logs import get_logger
 from taskforge.store.protocol import Store
 from taskforge.store.triggered import Delivered, DeliveryRow, NewDelivery
-from taskforge.triggers.signatures import verify
+from taskforge.triggers.signatures import sign, verify
 from taskforge.triggers.webhook_body import gather, parse_body, raw_body
 
 log = get_logger("webhooks")
@@ -124,10 +125,11 @@ class Webhooks:
         if arrival.method not in trigger.methods:
             allow = ", ".join(sorted(trigger.methods))
             raise MethodNotAllowed(f"this hook takes {allow}", detail={"allow": allow})
-        self._check_rate(workflow, trigger)
         given_id, challenge, redact = self._verify(workflow, trigger, arrival)
         if challenge is not None:
             return Received(None, challenge)
+        # Only who is verified counts: nobody else can use up a sender's places.
+        self._check_rate(workflow, trigger)
         depth = _depth(arrival.header(DEPTH_HEADER))
         check_depth(depth)
         await self._check_busy()
@@ -138,6 +140,32 @@ class Webhooks:
         except StoreFull as error:
             raise HookBusy(f"{error.message}", detail={"retry_after_s": 10}) from None
         return Received(delivered, None, name, trigger.respond_ms if trigger.respond is not None else 0)
+
+    async def send(self, workflow: str, name: str, arrival: Arrival, delivery_id: str | None) -> Received:
+        """Sign a request as the trigger's sender would, with its newest secret, and take it like any other. For who may
+        start runs anyway; the secret stays here. Raises as `receive` does, and Conflict when it cannot be signed."""
+        try:
+            _, trigger = await self._find(workflow, name)
+        except NotFound:
+            raise NotFound(f"workflow {workflow} has no webhook trigger {name!r} that is enabled") from None
+        config = trigger.verify
+        headers, query = list(arrival.headers), list(arrival.query)
+        if config.scheme != "none":
+            secrets = self._values.find_secrets(config.secrets)
+            if not secrets:
+                raise Conflict(f"there is no secret {' or '.join(config.secrets)} to sign with; store it first")
+            id = delivery_id or self._clock.new_id("msg")
+            try:
+                signed = sign(config, secrets[0], arrival.body, self._clock.wall(), id)
+            except ValueError as error:
+                raise Conflict(f"the delivery cannot be signed: {error}") from None
+            headers += [(header.lower(), value) for header, value in signed]
+            if config.parameter is not None:
+                query.append((config.parameter, secrets[0].decode()))
+        try:
+            return await self.receive(workflow, name, replace(arrival, headers=headers, query=query))
+        except SignatureRefused:
+            raise Conflict("what the request brings along collides with its signature: leave that header out") from None
 
     async def replay(self, id: str, version: int | None) -> Delivered:
         """Take a stored delivery again, without verification and without its delivery id; on another version if asked.

@@ -241,6 +241,13 @@ class Store(TriggerStore, ValueStore, Protocol):
         WorkflowDisabled."""
         ...
 
+    async def find_started(
+        self, workflow: str, idempotency_key: str, request_hash: str | None, now: int
+    ) -> StartedRun | None:
+        """The run that this key started in the 7 days before `now`, also of a disabled or deleted workflow. Raises
+        IdempotencyMismatch when the hash is another."""
+        ...
+
     async def start_runs(self, runs: Sequence[tuple[NewRun, Changes]]) -> list[StartedRun]:
         """`start_run` for many, all in one transaction: all or none."""
         ...

@@ -4,7 +4,8 @@ for. The verbs and what they mean; `protocol.Store` includes them.
 **Schedules.** One row for each trigger that time fires. `cursor` is the last slot that was decided on (or where the
 schedule began), `next_at` when it is looked at again; NULL when nothing is to come, or the workflow is disabled or
 deleted. Slots are rows, unique by (schedule, slot): one that was decided on (but for one that was only held back) is
-never decided on again. Times of schedules are those of the wall clock.
+never decided on again. Where a schedule begins anew, what was left out after that time is to come again; what has fired
+never is. Times of schedules are those of the wall clock.
 
 **Deliveries.** Every delivery that was verified is stored as it came, before it is answered. One that is ACCEPTED has
 started its run in the same transaction; another one with its dedupe key is a DUPLICATE of it.
@@ -94,7 +95,7 @@ class ScheduleRow(NamedTuple):
 
 class SlotRow(NamedTuple):
     """A decision on a slot, or on all `covers` slots from `slot` to `until` (`more`: there were more than counted).
-    `code` is a code of `triggers.policy.SLOT_CODES`, SLOT_HELD or SLOT_FAILED; SLOT_FIRED and SLOT_LATE have a run.
+    `code` is a code of `core.reasons.SLOT_CODES`; SLOT_FIRED and SLOT_LATE have a run.
     `error` is JSON text of `{code, message}`."""
 
     slot: int
@@ -229,8 +230,9 @@ class TriggerStore(Protocol):
         """The newest decisions of a schedule, newest first."""
         ...
 
-    async def find_slot(self, run_id: str, workflow: str, trigger: str, slot: int) -> SlotRow | None:
-        """The decision that started a run."""
+    async def list_slots_of_run(self, run_id: str, workflow: str, trigger: str, slot: int) -> list[SlotRow]:
+        """The decision that started a run, and before it those on slots that were left out in the same transaction; in
+        the order of slots."""
         ...
 
     async def count_overdue(self, before: int) -> tuple[int, int | None]:

@@ -24,7 +24,7 @@ FORECAST_CODES: Final = {
     "SERVER_DOWN": "the server is down from here on",
     "SERVER_UP": "the server is up again",
 }
-"""Codes of what happens in a forecast beside the decisions on slots (`policy.SLOT_CODES`)."""
+"""Codes of what happens in a forecast beside the decisions on slots (`core.reasons.SLOT_CODES`)."""
 
 
 @dataclass(frozen=True, slots=True)

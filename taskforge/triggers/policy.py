@@ -22,15 +22,6 @@ BATCH: Final = 1_000
 COUNTED: Final = 1_000
 """Missed slots are counted up to here; beyond, `at_least` says that there were more."""
 
-SLOT_CODES: Final[dict[str, str]] = {
-    "SLOT_FIRED": "the slot's run was started on time",
-    "SLOT_LATE": "the slot's run was started late: nobody was there at its time, and `catch_up` has it made up for",
-    "SLOT_MISSED": "nobody was there at the slot's time, and `catch_up: none` leaves it out",
-    "SLOT_SUPERSEDED": "nobody was there at the slot's time, and `catch_up: latest` makes up for a later one only",
-    "SLOT_TOO_OLD": "nobody was there at the slot's time, and it is older than `catch_up_window`",
-}
-"""Stable codes of decisions about slots, with their meaning."""
-
 
 @dataclass(frozen=True, slots=True)
 class Slot:

@@ -410,3 +410,41 @@ def test_a_server_that_is_told_to_stop_does_not_wait_for_those_who_watch(tmp_pat
         for watcher in watchers:
             watcher.join(10)
             assert not watcher.is_alive()
+
+
+def test_a_key_stands_for_a_whole_batch_and_for_a_replay(server: ServerProcess) -> None:
+    batch = {"inputs": [{"n": 1}, {"n": 2}]}
+    first = server.call("POST", "/v1/workflows/echo/runs:batch", batch, {"Idempotency-Key": "batch"})
+    again = server.call("POST", "/v1/workflows/echo/runs:batch", batch, {"Idempotency-Key": "batch"})
+    assert (first[0], again[0], again[1]) == (202, 200, first[1]) and len(set(first[1]["ids"])) == 2
+    for other in ({"inputs": [{"n": 1}]}, {"inputs": [{"n": 2}, {"n": 1}]}, batch | {"priority": 1}):
+        status, problem = server.call("POST", "/v1/workflows/echo/runs:batch", other, {"Idempotency-Key": "batch"})
+        assert (status, problem["code"]) == (422, "IDEMPOTENCY_MISMATCH") and "'batch'" in problem["detail"]
+    replay = f"/v1/runs/{first[1]['ids'][0]}/replay"
+    once, twice = (server.call("POST", replay, {}, {"Idempotency-Key": "replay"}) for _ in range(2))
+    assert (once[0], twice[0], twice[1]["id"]) == (202, 200, once[1]["id"])
+    assert server.call("POST", replay, {"input": {"n": 3}}, {"Idempotency-Key": "replay"})[0] == 422
+    elsewhere = f"/v1/runs/{first[1]['ids'][1]}/replay"
+    assert server.call("POST", elsewhere, {}, {"Idempotency-Key": "replay"})[0] == 422
+    server.call("PATCH", "/v1/workflows/echo", {"enabled": False})
+    try:
+        for path, body, key in (("/v1/workflows/echo/runs:batch", batch, "batch"), (replay, {}, "replay")):
+            assert server.call("POST", path, body, {"Idempotency-Key": key})[0] == 200
+            assert server.call("POST", path, body, {"Idempotency-Key": "new"})[0] == 409
+    finally:
+        server.call("PATCH", "/v1/workflows/echo", {"enabled": True})
+
+
+def test_who_leaves_while_pipelined_requests_are_answered_leaves_no_error_behind(server: ServerProcess) -> None:
+    host, port = urlsplit(server.url).hostname, urlsplit(server.url).port
+    body = b'{"input": {"n": 1}}'
+    start = (
+        f"POST /v1/workflows/echo/runs?wait=5s HTTP/1.1\r\nHost: {host}:{port}\r\n"
+        f"Authorization: Bearer {server.token}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+    for _ in range(10):
+        with socket.create_connection((host, port), timeout=10) as connection:
+            connection.sendall(start * 4)
+    assert server.call("GET", "/healthz")[0] == 200
+    assert server.call("POST", "/v1/workflows/echo/runs?wait=5s", {"input": {"n": 2}})[0] == 200
+    assert "Exception in ASGI" not in server.output()

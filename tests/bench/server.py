@@ -39,6 +39,10 @@ class BenchServer:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the server as a person would."""
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(timeout=30)
 
@@ -76,9 +80,9 @@ class BenchServer:
                 raise SystemExit(f"not all of {count} runs SUCCEEDED: {states}")
             time.sleep(0.02)
 
-    def memory_mib(self) -> float:
-        """Resident memory of the server and its children."""
-        return sum(_resident_kib(pid) for pid in [self.process.pid, *_children(self.process.pid)]) / 1024
+    def memory_mib(self, which: str = "VmRSS") -> float:
+        """Resident memory of the server and its children; `VmHWM` is the most that it ever was."""
+        return sum(_memory_kib(pid, which) for pid in [self.process.pid, *_children(self.process.pid)]) / 1024
 
     def cpu_s(self) -> float:
         """CPU time of the server and its children so far."""
@@ -92,12 +96,12 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-def _resident_kib(pid: int) -> float:
+def _memory_kib(pid: int, which: str) -> float:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return float("nan")
-    return next((float(line.split()[1]) for line in lines if line.startswith("VmRSS")), 0.0)
+    return next((float(line.split()[1]) for line in lines if line.startswith(which)), 0.0)
 
 
 def _cpu_s(pid: int) -> float:

@@ -117,6 +117,26 @@ async def test_a_key_starts_one_run_whose_second_request_changes_nothing(engine:
     assert engine.executor.in_flight == 0
 
 
+async def test_a_repeated_key_gives_its_run_also_when_the_workflow_would_refuse_a_new_one(engine: Engine) -> None:
+    workflow = await engine.publish(TYPED)
+    again = StartRequest(workflow, input={"n": 1}, idempotency_key="k")
+    first = await engine.service.start_run(again)
+    await engine.end(first.id)
+    await engine.service.set_enabled(workflow, False)
+    assert (await engine.service.start_run(again)).id == first.id
+    for other, refusal in (({"n": 2}, IdempotencyMismatch), ({"n": 1}, WorkflowDisabled)):
+        key = "k" if refusal is IdempotencyMismatch else "new"
+        with pytest.raises(refusal):
+            await engine.service.start_run(StartRequest(workflow, input=other, idempotency_key=key))
+    await engine.service.set_enabled(workflow, True)
+    await engine.publish(TYPED.replace("{type: integer}", "{type: string}"))
+    assert (await engine.service.start_run(again)).id == first.id
+    await engine.service.delete_workflow(workflow)
+    assert not (await engine.service.start_run(again)).created
+    with pytest.raises(NotFound):
+        await engine.service.start_run(StartRequest(workflow, input={"n": 1}, idempotency_key="new"))
+
+
 async def test_what_cannot_be_started_is_refused(engine: Engine) -> None:
     with pytest.raises(NotFound):
         await engine.begin("nothing")

@@ -46,6 +46,13 @@ class Stage:
         found: dict[str, Any] = run
         return found
 
+    def runs(self, name: str) -> list[dict[str, Any]]:
+        """All runs of a workflow, newest first."""
+        status, page = self.server.call("GET", f"/v1/runs?workflow={name}")
+        assert status == 200, page
+        found: list[dict[str, Any]] = page["items"]
+        return found
+
     def await_end(self, id: str) -> dict[str, Any]:
         """Read the run's events until they end, which they do with the run; return the run."""
         status, _ = self.server.call("GET", f"/v1/runs/{id}/events")

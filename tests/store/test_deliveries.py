@@ -245,3 +245,16 @@ async def test_disabled_and_deleted_followers_get_no_entry(desk: Desk) -> None:
     await desk.store.delete_workflow("second", 2)
     await desk.start()
     assert await desk.store.list_ends(None, 10) == []
+
+
+async def test_ends_are_noted_from_the_moment_in_which_somebody_follows_them(desk: Desk) -> None:
+    before = await desk.start()
+    await follow(desk, '["SUCCEEDED"]')
+    first = await desk.start()
+    await desk.store.set_enabled("follower", False, desk.clock.now())
+    second = await desk.start()
+    follows = TriggerSpec("end", "on_run", source="flow", states='["SUCCEEDED"]')
+    await desk.store.set_enabled("follower", True, desk.clock.now(), [follows])
+    third = await desk.start()
+    noted = [bool(await desk.store.list_ends(run.key, 10)) for run in (before, first, second, third)]
+    assert noted == [False, True, False, True]

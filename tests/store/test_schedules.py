@@ -99,6 +99,38 @@ async def test_a_schedule_that_comes_back_begins_anew_and_keeps_its_slots(desk: 
     assert (await desk.store.get_run("timed#1")).trigger_type == "cron"
 
 
+async def test_what_was_left_out_after_the_new_beginning_comes_again_and_what_fired_does_not(desk: Desk) -> None:
+    await publish(desk.store, spec())
+    row = await only(desk.store)
+    new, changes = start(desk)
+    slots = [SlotRow(150, "SLOT_SUPERSEDED", 901, 150), SlotRow(200, "SLOT_SUPERSEDED", 901, 700, covers=6),
+             SlotRow(800, "SLOT_LATE", 901, 800, run=new.id)]  # fmt: skip
+    await desk.store.fire_schedule(Firing(row.id, row.cursor, 800, 900, slots, [(800, (new, changes))]))
+    await desk.store.set_enabled("timed", False, 2)
+    await desk.store.set_enabled("timed", True, 3, [spec(cursor=160, next_at=200)])
+    again = await only(desk.store)
+    assert [slot.slot for slot in await desk.store.list_slots(row.id, 10)] == [800, 150]
+    (started,) = await desk.store.fire_schedule(firing(again, 200, start(desk)))
+    assert started is not None and started.number == 2
+    assert await desk.store.fire_schedule(firing(await only(desk.store), 800, start(desk))) == [None]
+
+
+async def test_the_decisions_behind_a_run_are_its_own_and_those_left_out_with_it(desk: Desk) -> None:
+    await publish(desk.store, spec())
+    row = await only(desk.store)
+    ones = [start(desk) for _ in range(3)]
+    left = [SlotRow(200, "SLOT_TOO_OLD", 901, 300, covers=2), SlotRow(350, "SLOT_FAILED", 901, 350, error="{}")]
+    fired = [SlotRow(at, "SLOT_LATE", 901, at, run=new.id) for at, (new, _) in zip((400, 500), ones, strict=False)]
+    pairs = list(zip((400, 500), ones, strict=False))
+    started = await desk.store.fire_schedule(Firing(row.id, row.cursor, 500, 900, [*left, *fired], pairs))
+    await desk.store.fire_schedule(firing(await only(desk.store), 900, ones[2]))
+    first, second = (one.id for one in started if one is not None)
+    found = desk.store.list_slots_of_run
+    assert await found(first, "timed", "tick", 400) == [*left, fired[0]]
+    assert await found(second, "timed", "tick", 500) == [fired[1]]
+    assert [slot.slot for slot in await found(ones[2][0].id, "timed", "tick", 900)] == [900]
+
+
 async def test_a_disabled_workflow_fires_no_more_and_begins_anew_when_it_is_enabled(desk: Desk) -> None:
     await publish(desk.store, spec())
     await desk.store.set_enabled("timed", False, 2)
@@ -135,7 +167,8 @@ async def test_a_slot_starts_its_run_and_moves_the_schedule_in_one_transaction(d
     assert (row.cursor, row.next_at, row.last_slot) == (200, 300, 200)
     (slot,) = await desk.store.list_slots(row.id, 10)
     assert slot == SlotRow(200, "SLOT_FIRED", 201, 200, run=started.id)
-    assert await desk.store.find_slot(started.id, "timed", "tick", 200) == slot
+    assert await desk.store.list_slots_of_run(started.id, "timed", "tick", 200) == [slot]
+    assert await desk.store.list_slots_of_run("run_other", "timed", "tick", 200) == []
 
 
 async def test_a_schedule_moves_once_whoever_tries(desk: Desk, backend: Backend) -> None:

@@ -122,6 +122,17 @@ async def test_a_key_of_a_disabled_workflow_still_names_its_run(desk: Desk) -> N
     assert (await desk.store.start_run(new, changes)).id == run.id
 
 
+async def test_a_key_is_found_without_a_start_also_of_a_workflow_that_is_gone(desk: Desk) -> None:
+    run = await desk.start(idempotency_key="k", request_hash="h")
+    await desk.store.delete_workflow("flow", desk.clock.now())
+    find, now = desk.store.find_started, desk.clock.now()
+    assert await find("flow", "k", "h", now) == StartedRun(run.id, run.key, 1, "SUCCEEDED", created=False)
+    assert await find("flow", "other", "h", now) is None and await find("other", "k", "h", now) is None
+    with pytest.raises(IdempotencyMismatch):
+        await find("flow", "k", "x", now)
+    assert await find("flow", "k", "h", now + SEVEN_DAYS + 1) is None
+
+
 async def test_fifty_equal_requests_at_once_start_one_run(desk: Desk, backend: Backend) -> None:
     work = [desk.begin(ONE_CALL, idempotency_key="k", request_hash="h") for _ in range(50)]
     answers = await asyncio.gather(*(desk.store.start_run(new, changes) for new, _, changes in work))

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskforge.core.clock import from_rfc3339
-from taskforge.triggers.policy import BATCH, COUNTED, ON_TIME_MS, SLOT_CODES, SlotDecision, decide_slots
+from taskforge.core.reasons import SLOT_CODES
+from taskforge.triggers.policy import BATCH, COUNTED, ON_TIME_MS, SlotDecision, decide_slots
 from taskforge.triggers.schedule import Schedule, parse_schedule
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -166,7 +167,9 @@ def test_jitter_longer_than_the_rhythm_never_reaches_the_next_slot() -> None:
 
 
 def test_every_code_of_a_decision_has_its_words() -> None:
-    assert set(SLOT_CODES) == {"SLOT_FIRED", "SLOT_LATE", "SLOT_MISSED", "SLOT_SUPERSEDED", "SLOT_TOO_OLD"}
+    assert set(SLOT_CODES) == {
+        "SLOT_FIRED", "SLOT_LATE", "SLOT_MISSED", "SLOT_SUPERSEDED", "SLOT_TOO_OLD", "SLOT_HELD", "SLOT_FAILED"
+    }  # fmt: skip
 
 
 # ---- any clock

@@ -78,8 +78,26 @@ def test_the_example_of_standard_webhooks_is_verified() -> None:
     assert (verdict.valid, verdict.delivery_id) == (True, "msg_p5jXN8AQM9LWM0D4loKWxJek")
 
 
+def test_the_example_in_the_tests_of_stripes_libraries_is_verified() -> None:
+    # stripe-dotnet and async-stripe have this event, its secret and its signature.
+    line = {"id": "ii_123", "object": "invoiceitem", "amount": 1000, "currency": "usd", "customer": "cus_123",
+            "date": 1533204620, "description": "Test Invoice Item", "discountable": False, "invoice": "in_123",
+            "livemode": False, "metadata": {}, "period": {"start": 1533204620, "end": 1533204620},
+            "proration": False, "quantity": 3}  # fmt: skip
+    event = {"id": "evt_123", "object": "event", "account": "acct_123", "api_version": "2017-05-25",
+             "created": 1533204620, "data": {"object": line}, "livemode": False, "pending_webhooks": 1,
+             "request": {"id": "req_123", "idempotency_key": "idempotency-key-123"},
+             "type": "invoiceitem.created"}  # fmt: skip
+    body = json.dumps(event, indent=2).encode() + b"\n"
+    signature = "82216eca827bcb7b34b8055eb2d2d9e6bc13b9ac39ded14a61e69f70c565f53a"
+    headers = [("Stripe-Signature", f"t=1533204620,v1={signature},v0={'63' * 32}")]
+    verdict = judge(STRIPE, b"webhook_secret", headers, body, 1533204620)
+    assert (verdict.valid, verdict.delivery_id) == (True, "evt_123")
+    assert judge(STRIPE, b"webhook_secret", headers, body[:-1], 1533204620).code == "SIGNATURE_MISMATCH"
+
+
 def test_a_signature_made_as_stripes_documentation_says_is_verified() -> None:
-    # Stripe publishes no secret; this is `printf '%s' "1492774577.$BODY" | openssl dgst -sha256 -hmac "$SECRET"`.
+    # It publishes no secret; this is `printf '%s' "1492774577.$BODY" | openssl dgst -sha256 -hmac "$SECRET"`.
     signature = "c2f890decbc5ede7c5060bb9a6d31e0626a4342bacb9aeae2adb1bcea72f9812"
     headers = [("Stripe-Signature", f"t=1492774577,v1={signature},v0={'6f' * 32}")]
     verdict = judge(STRIPE, STRIPE_SECRET, headers, STRIPE_BODY, 1492774577)

@@ -48,6 +48,28 @@ def test_a_delivery_is_signed_as_its_sender_would(server: ServerProcess, name: s
     assert SECRET not in json.dumps(run)
 
 
+@pytest.mark.parametrize("name", VERIFIES)
+def test_without_a_secret_at_hand_the_server_signs_and_never_shows_it(server: ServerProcess, name: str) -> None:
+    body = json.dumps({"id": f"own-{name}", "event_id": f"own-{name}"})
+    sent = server.run_cli("trigger", f"hooked/{name}", "--body", body, "-o", "json", stdin="")
+    assert sent.returncode == 0, sent.stderr
+    assert SECRET not in sent.stdout + sent.stderr
+    _, run = server.call("GET", f"/v1/runs/{json.loads(sent.stdout)['id']}?wait=10s")
+    assert run["state"] == "SUCCEEDED" and run["output"]["body"] == json.loads(body)
+    _, page = server.call("GET", f"/v1/deliveries?trigger={name}&limit=1")
+    assert page["items"][0]["run"]["id"] == run["id"] and "bmV3IG5ldyBuZXc" not in json.dumps(page)
+
+
+def test_what_the_server_cannot_sign_is_a_conflict_in_plain_words(server: ServerProcess) -> None:
+    hook = "h: {webhook: {verify: {scheme: github, secret: NOBODY}}}"
+    document = f"name: bare\ntriggers: {{{hook}}}\nsteps: [{{id: a, transform: 1}}]"
+    server.call("POST", "/v1/workflows", document.encode())
+    sent = server.run_cli("trigger", "bare/h", stdin="")
+    assert sent.returncode == 5 and "no secret NOBODY" in sent.stderr
+    sent = server.run_cli("trigger", "hooked/github", "--header", "X-Hub-Signature-256=x", stdin="")
+    assert sent.returncode == 5 and "leave that header out" in sent.stderr
+
+
 def test_a_wrong_secret_is_told_as_one(server: ServerProcess, tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("not it\n")
@@ -63,7 +85,7 @@ def test_a_wrong_secret_is_told_as_one(server: ServerProcess, tmp_path: Path) ->
         (("nothing/github",), 4),
         (("hooked/open", "--header", "novalue"), 2),
         (("hooked/open", "--body", "@/no/such/file"), 2),
-        (("hooked/standard",), 2),
+        (("hooked/standard", "--secret-file", "/no/such/file"), 2),
     ],
 )
 def test_wrong_usage_has_its_exit_code(server: ServerProcess, arguments: tuple[str, ...], code: int) -> None:

@@ -24,7 +24,7 @@ steps:
 output: '${{ $ring }}'
 """
 _BODY = b'{"order": 12345678901234567893}'
-_PATIENCE_S = 15.0
+_PATIENCE_S = 30.0
 
 
 class Fired(NamedTuple):

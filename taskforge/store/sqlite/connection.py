@@ -56,9 +56,10 @@ def _for_rows(one: str, count: int) -> str:
 
 
 class Session:
-    """A connection with the named statements. `counts` gathers what the running verb adds to the statistics."""
+    """A connection with the named statements. `counts` gathers what the running verb adds to the statistics; `sources`
+    are the workflows whose ends start runs, where that is known (only the writing connection asks)."""
 
-    __slots__ = ("changes", "conn", "counts", "execute", "executemany", "last_insert_rowid", "sql")
+    __slots__ = ("changes", "conn", "counts", "execute", "executemany", "last_insert_rowid", "sources", "sql")
 
     def __init__(self, conn: apsw.Connection, sql: Mapping[str, str]) -> None:
         self.conn = conn
@@ -68,6 +69,7 @@ class Session:
         self.changes = conn.changes
         self.last_insert_rowid = conn.last_insert_rowid
         self.counts: dict[tuple[str, str], int] = {}
+        self.sources: frozenset[str] | None = None
 
     def rows(self, name: str, bindings: Sequence[Any] = ()) -> list[Any]:
         """Return all rows of a statement; it is finished when this returns."""

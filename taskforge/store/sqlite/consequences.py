@@ -25,13 +25,22 @@ def consequences(session: Session, key: int, changes: Changes) -> int | None:
             session.execute(session.sql["step_ended"], (key, step.path))
     if run.state in RUN_TERMINAL:
         session.execute(session.sql["parent_ended"], (key,))
-        session.execute(session.sql["run_ended"], (key, f'"{run.state}"'))
+        note_end(session, key, run.state)
     elif changes.claim is not None and run.state == RunState.QUEUED and run.place is not None:
         due_at = None if changes.claim.queues else changes.now
         session.execute(session.sql["place_claim"], (key, changes.claim.limit, due_at))
     else:
         return None
     return None if run.place is None else give_places(session, run.place, changes.now)
+
+
+def note_end(session: Session, key: int, state: str, workflow: str | None = None) -> None:
+    """Leave an entry for every workflow that begins when this run ends; mostly there is none, which is remembered."""
+    sources = session.sources
+    if sources is None:
+        sources = session.sources = frozenset(source for (source,) in session.rows("list_sources"))
+    if sources and (workflow is None or workflow in sources):
+        session.execute(session.sql["run_ended"], (key, f'"{state}"'))
 
 
 def told_of_start(session: Session, parent_key: int | None, parent: Any) -> int | None:

@@ -115,6 +115,11 @@ class RunVerbs(Verbs):
     async def next_due(self, *, suspects: bool = False, slots: bool = True, held: Sequence[str] = ()) -> int | None:
         return await self._readers.submit(leases.next_due, suspects, slots, held)
 
+    async def find_started(
+        self, workflow: str, idempotency_key: str, request_hash: str | None, now: int
+    ) -> StartedRun | None:
+        return await self._readers.submit(runs.find_started, workflow, idempotency_key, request_hash, now)
+
     async def find_oldest_placed(self, place: str) -> int | None:
         return await self._readers.submit(consequences.find_oldest_placed, place)
 

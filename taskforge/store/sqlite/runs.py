@@ -11,7 +11,7 @@ from taskforge.core.snapshot import Changes
 from taskforge.core.states import RUN_TERMINAL
 from taskforge.store.protocol import NewRun, StartedRun
 from taskforge.store.sqlite.connection import Session
-from taskforge.store.sqlite.consequences import consequences, told_of_start
+from taskforge.store.sqlite.consequences import consequences, note_end, told_of_start
 from taskforge.store.sqlite.large import (
     ENDING,
     INLINE_LIMIT,
@@ -35,9 +35,10 @@ def start_run(
     session: Session, new: NewRun, changes: Changes, journal: str | None, large: Encoded | None
 ) -> StartedRun:
     if new.idempotency_key is not None:
-        earlier = _started_before(session, new, new.idempotency_key)
+        earlier = find_started(session, new.workflow, new.idempotency_key, new.request_hash, new.created_at)
         if earlier is not None:
             return earlier
+        session.write("start_run_forget_key", (new.workflow, new.idempotency_key))
     numbered = session.rows("start_run_number", (new.workflow,))
     if not numbered:
         _refuse_start(session, new.workflow)
@@ -66,9 +67,10 @@ def start_run(
     if changes.steps:
         session.insert("start_run_step", step_rows(key, changes.steps, large))
     _write_rest(session, key, changes, journal, large)
-    # A run that begins has no children and holds no place yet; one may follow its end all the same.
-    follows = changes.claim is not None or run.state in RUN_TERMINAL
-    due_at = consequences(session, key, changes) if follows else None
+    # A run that begins has no children and holds no place yet.
+    due_at = None if changes.claim is None else consequences(session, key, changes)
+    if changes.claim is None and run.state in RUN_TERMINAL:
+        note_end(session, key, run.state, new.workflow)
     return StartedRun(new.id, key, number, run.state, True, due_at)
 
 
@@ -155,17 +157,19 @@ def _write_rest(session: Session, key: int, changes: Changes, journal: str | Non
         counts[name] = counts.get(name, 0) + difference
 
 
-def _started_before(session: Session, new: NewRun, idempotency_key: str) -> StartedRun | None:
-    row = session.row("start_run_idempotent", (new.workflow, idempotency_key))
+def find_started(
+    session: Session, workflow: str, idempotency_key: str, request_hash: str | None, now: int
+) -> StartedRun | None:
+    row = session.row("start_run_idempotent", (workflow, idempotency_key))
     if row is None:
         return None
-    key, id, number, state, request_hash, created_at = row
-    if created_at < new.created_at - IDEMPOTENCY_KEPT_MS:
-        session.write("start_run_forget_key", (key,))
+    key, id, number, state, earlier_hash, created_at = row
+    if created_at < now - IDEMPOTENCY_KEPT_MS:
         return None
-    if request_hash != new.request_hash:
+    if earlier_hash != request_hash:
+        shown = idempotency_key.partition("\x1f")[0]  # a batch's runs have their places behind it
         raise IdempotencyMismatch(
-            f"the Idempotency-Key {idempotency_key!r} started {new.workflow}#{number} with another body; send the same "
+            f"the Idempotency-Key {shown!r} started {workflow}#{number} with another body; send the same "
             "body, or choose another key",
             detail={"run": id},
         )

@@ -25,6 +25,7 @@ def sync_triggers(
     session: Session, workflow: str, triggers: Sequence[TriggerSpec], *, enabled: bool, anew: bool = False
 ) -> None:
     """Make the rows those of the version that is current now. `anew`: every schedule begins where its spec says."""
+    session.sources = None
     session.write("sync_triggers_forget", (workflow,))
     session.insert(
         "sync_triggers_insert", [(workflow, spec.name, spec.kind, spec.source, spec.states) for spec in triggers]
@@ -41,6 +42,8 @@ def sync_triggers(
             continue
         next_at = spec.next_at if enabled else None
         session.write("sync_schedules_begin", (workflow, spec.name, spec.config, enabled, spec.cursor, next_at))
+        # A clock that was set forward by mistake had slots left out that are to come now.
+        session.write("sync_schedules_void", (workflow, spec.name, spec.cursor))
     for name, (_, active) in known.items():
         if active:
             session.write("sync_schedules_end", (workflow, name))
@@ -95,9 +98,8 @@ def list_slots(session: Session, schedule: int, limit: int) -> list[SlotRow]:
     return [_slot(row) for row in session.rows("list_slots", (schedule, limit))]
 
 
-def find_slot(session: Session, run_id: str, workflow: str, trigger: str, slot: int) -> SlotRow | None:
-    row = session.row("find_slot", (run_id, workflow, trigger, slot))
-    return None if row is None else _slot(row)
+def list_slots_of_run(session: Session, run_id: str, workflow: str, trigger: str, slot: int) -> list[SlotRow]:
+    return [_slot(row) for row in session.rows("list_slots_of_run", (run_id, workflow, trigger, slot))]
 
 
 def count_overdue(session: Session, before: int) -> tuple[int, int | None]:

@@ -46,8 +46,8 @@ class TriggerVerbs(Verbs):
     async def list_slots(self, schedule: int, limit: int) -> list[SlotRow]:
         return await self._readers.submit(schedules.list_slots, schedule, limit)
 
-    async def find_slot(self, run_id: str, workflow: str, trigger: str, slot: int) -> SlotRow | None:
-        return await self._readers.submit(schedules.find_slot, run_id, workflow, trigger, slot)
+    async def list_slots_of_run(self, run_id: str, workflow: str, trigger: str, slot: int) -> list[SlotRow]:
+        return await self._readers.submit(schedules.list_slots_of_run, run_id, workflow, trigger, slot)
 
     async def count_overdue(self, before: int) -> tuple[int, int | None]:
         return await self._readers.submit(schedules.count_overdue, before)

@@ -260,7 +260,7 @@ class Writer:
                 try:
                     settled = self._run(jobs, savepoints=False)
                 except _MustUndo:
-                    self._session.execute("ROLLBACK")
+                    self._roll_back()
                     settled = self._run(jobs, savepoints=True)
             self._session.execute("COMMIT")
         except apsw.Error as error:
@@ -293,6 +293,7 @@ class Writer:
                     raise
                 if savepoints:
                     execute("ROLLBACK TO verb")
+                    session.sources = None
                 elif total_changes() != before:
                     raise _MustUndo from error
                 settled.append((future, None, error))
@@ -314,6 +315,7 @@ class Writer:
         return told
 
     def _roll_back(self) -> None:
+        self._session.sources = None
         # SQLite rolls back by itself after some errors.
         if self._session.conn.in_transaction:
             with contextlib.suppress(apsw.Error):

@@ -3,6 +3,7 @@ steers. Schedules fire when the test says `tick`."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import hmac
@@ -120,6 +121,7 @@ class Engine:
         """Return when no decision is under way."""
         while self.drivers._tasks:
             await self.drivers.drain(5)
+            await asyncio.sleep(0)
 
     async def schedule(self, workflow: str = "w") -> Any:
         _, page = await self.call("GET", f"/v1/schedules?workflow={workflow}")

@@ -152,6 +152,62 @@ async def test_two_schedulers_on_one_database_fire_each_slot_once(engine: Engine
     assert [slot.rstrip("+") for slot in found] == [f"10:{minute:02}" for minute in range(1, 21)]
 
 
+async def test_a_schedule_begins_anew_after_a_clock_that_was_wrong(engine: Engine, clock: ManualClock) -> None:
+    await engine.apply(document())
+    clock.set_wall(clock.wall() + 48 * HOUR + MINUTE)
+    await engine.tick()
+    assert await slots(engine) == ["10:00+"]
+    clock.set_wall(clock.wall() - 48 * HOUR - MINUTE)
+    for _ in range(3):
+        await engine.tick(HOUR)
+    assert await slots(engine) == ["10:00+"]
+    for enabled in (False, True):
+        await engine.call("PATCH", "/v1/workflows/w", {"enabled": enabled})
+    for _ in range(47):
+        await engine.tick(HOUR)
+    # 10:00 two days later had its run while the clock was wrong; 11:00 to 13:00 were past when it was enabled.
+    hours = [hour % 24 for hour in range(14, 14 + 48) if hour != 24 + 24 + 10]
+    assert await slots(engine) == ["10:00+", *(f"{hour:02}:00" for hour in hours)][:47]
+
+
+async def test_why_tells_what_was_decided_on_a_runs_slot_and_on_those_before_it(engine: Engine) -> None:
+    await engine.apply(document())
+    await engine.tick(HOUR)
+    await engine.tick(3 * HOUR + MINUTE)
+    reasons = [(await engine.call("GET", f"/v1/runs/w%23{number}/why"))[1]["items"] for number in (1, 2)]
+    assert [[item["code"] for item in items] for items in reasons] == [["SLOT_FIRED"], ["SLOT_SUPERSEDED", "SLOT_LATE"]]
+    assert reasons[1][0]["message"].startswith(
+        "2 slots of 'tick' from 2027-01-01T12:00:00.000Z to 2027-01-01T13:00:00.000Z: nobody was there"
+    )
+    assert reasons[1][1]["message"].startswith("slot 2027-01-01T14:00:00.000Z of 'tick': the slot's run was started")
+
+
+@pytest.mark.parametrize(
+    ("on_limit", "states"),
+    [
+        ("skip", ["WAITING", "CANCELLED", "CANCELLED"]),
+        ("queue", ["WAITING", "QUEUED", "QUEUED"]),
+        ("cancel_oldest", ["CANCELLED", "CANCELLED", "WAITING"]),
+    ],
+)
+async def test_what_overlaps_is_for_concurrency_to_say_and_each_slot_has_its_run(
+    engine: Engine, on_limit: str, states: list[str]
+) -> None:
+    await engine.apply(
+        f"name: w\ntriggers: {{tick: {{cron: '*/15 * * * *'}}}}\nconcurrency: {{limit: 1, on_limit: {on_limit}}}\n"
+        "steps: [{id: long, wait: {for: 40m}}]\n"
+    )
+    async with asyncio.timeout(20):
+        for slots_so_far in range(1, 4):
+            await engine.tick(15 * MINUTE)
+            expected = states[:slots_so_far] if on_limit != "cancel_oldest" else states[3 - slots_so_far :]
+            # Who waits for a place is told of it by the due loop, which keeps real time.
+            while [run["state"] for run in await engine.runs()] != expected:
+                await asyncio.sleep(0.01)
+    decided = (await engine.schedule())["decisions"]
+    assert [one["code"] for one in decided] == ["SLOT_FIRED"] * 3 and len({one["run"] for one in decided}) == 3
+
+
 async def test_a_held_workflow_fires_nothing_and_makes_up_for_it_by_its_policy(engine: Engine) -> None:
     await engine.apply(document())
     await engine.apply(document("cron: '0 * * * *', catch_up: none", "strict"))

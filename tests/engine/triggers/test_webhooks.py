@@ -354,6 +354,15 @@ async def test_a_rate_limit_answers_429_with_a_time_to_come_back(engine: Engine)
     assert len(await deliveries(engine)) == 6
 
 
+async def test_who_is_not_verified_uses_up_no_senders_places(engine: Engine) -> None:
+    await engine.values.put_secret("GH", "a secret value")
+    await engine.apply(document("verify: {scheme: github, secret: GH}, rate_limit: {max: 1, per: 30s}"))
+    refused = [(await engine.post("/hooks/w/hook", b"x", x_hub_signature_256="sha256=00")).status for _ in range(5)]
+    assert refused == [401] * 5
+    signature = github_signature("a secret value", b"x")
+    assert (await engine.post("/hooks/w/hook", b"x", x_hub_signature_256=signature)).status == 202
+
+
 async def test_too_many_queued_runs_answer_503_and_store_nothing(tmp_path: Path, clock: ManualClock) -> None:
     async with open_engine(tmp_path / "taskforge.db", clock, queued_runs=3) as engine:
         await engine.apply(document())

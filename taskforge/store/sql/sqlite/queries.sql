@@ -48,7 +48,7 @@ FROM workflow_versions WHERE workflow = ? AND version < ? ORDER BY version DESC 
 SELECT key, id, number, state, request_hash, created_at FROM runs WHERE workflow = ? AND idempotency_key = ?;
 
 -- name: start_run_forget_key
-UPDATE runs SET idempotency_key = NULL WHERE key = ?;
+UPDATE runs SET idempotency_key = NULL WHERE workflow = ? AND idempotency_key = ?;
 
 -- name: start_run_number
 UPDATE workflows SET next_number = next_number + 1 WHERE name = ? AND enabled = 1 AND deleted_at IS NULL
@@ -419,6 +419,10 @@ VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)
 ON CONFLICT (workflow, trigger) DO UPDATE
 SET config = ?3, active = ?4, began_at = ?5, cursor = ?5, next_at = ?6, held_at = NULL, missed = 0;
 
+-- name: sync_schedules_void
+DELETE FROM slots
+WHERE schedule = (SELECT id FROM schedules WHERE workflow = ? AND trigger = ?) AND slot > ? AND run IS NULL;
+
 -- name: sync_schedules_keep
 UPDATE schedules SET config = ?3, next_at = min(next_at, ?4) WHERE workflow = ?1 AND trigger = ?2;
 
@@ -467,10 +471,14 @@ WHERE s.id > ?2 AND (?1 IS NULL OR s.workflow = ?1) ORDER BY s.id LIMIT ?3;
 -- name: list_slots
 SELECT slot, code, at, until, covers, more, run, error FROM slots WHERE schedule = ? ORDER BY slot DESC LIMIT ?;
 
--- name: find_slot
+-- name: list_slots_of_run
 SELECT d.slot, d.code, d.at, d.until, d.covers, d.more, d.run, d.error
-FROM schedules AS s JOIN slots AS d ON d.schedule = s.id
-WHERE s.workflow = ?2 AND s.trigger = ?3 AND d.slot = ?4 AND d.run = ?1;
+FROM schedules AS s JOIN slots AS own ON own.schedule = s.id JOIN slots AS d ON d.schedule = s.id AND d.slot <= ?4
+WHERE s.workflow = ?2 AND s.trigger = ?3 AND own.slot = ?4 AND own.run = ?1
+    AND d.slot >= coalesce(
+        (SELECT max(slot) FROM slots WHERE schedule = s.id AND slot < ?4 AND (at <> own.at OR run IS NOT NULL)) + 1, 0
+    )
+ORDER BY d.slot;
 
 -- name: count_overdue
 SELECT count(*), min(next_at) FROM schedules WHERE next_at < ?;
