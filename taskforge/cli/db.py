@@ -48,15 +48,21 @@ def backup(session: Session, file: str | None, force: bool) -> None:
     from taskforge.config.home import DATABASE_FILE
     from taskforge.config.home_files import BACKUPS, backup_path
     from taskforge.core.clock import SystemClock, to_rfc3339
+    from taskforge.core.errors import StartupError
     from taskforge.security.fingerprint import key_fingerprints
     from taskforge.store.sqlite.backup import Stamp, remove_unfinished
     from taskforge.store.sqlite.opening import back_up
 
     home, now = home_of(session), SystemClock().wall()
     target = backup_path(home, to_rfc3339(now)) if file is None else _target(file, force, home)
-    keys = key_fingerprints(home) if (home / DATABASE_FILE).exists() else [None]
+    key_id = None
+    try:
+        key_id = key_fingerprints(home)[0]
+    except StartupError as error:
+        if (home / DATABASE_FILE).exists():
+            session.screen.note(Paint("warning:", "yellow"), f" {error.message}; the backup cannot name its key")
     remove_unfinished(home / BACKUPS)
-    size = back_up(home / DATABASE_FILE, target, Stamp(now, keys[0]))
+    size = back_up(home / DATABASE_FILE, target, Stamp(now, key_id))
     _say_backup(session, {"file": str(target), "bytes": size, "taken_at": to_rfc3339(now)})
 
 

@@ -12,7 +12,10 @@ import pytest
 
 from taskforge.core.errors import StartupError
 from taskforge.core.jsontext import dumps
+from taskforge.store.migrate import load_migrations
 from taskforge.store.protocol import RunFilter
+from taskforge.store.sqlite import opening
+from taskforge.store.sqlite import restore as restore_module
 from taskforge.store.sqlite.backup import Stamp
 from taskforge.store.sqlite.opening import back_up
 from taskforge.store.sqlite.restore import Restored, Unsound, Wish, restore_database
@@ -21,6 +24,7 @@ from taskforge.store.triggered import TriggerSpec
 from tests.store.desk import Desk
 from tests.store.sqlite.conftest import OpenStore
 from tests.store.sqlite.test_backup import die_at_every_step, filled
+from tests.store.sqlite.test_migrating import SECOND
 from tests.support.clock import ManualClock
 from tests.support.mounts import small_disk
 from tests.support.plans import ONE_CALL
@@ -139,6 +143,18 @@ async def test_a_home_without_a_database_gets_one(open_store: OpenStore, tmp_pat
     done = restore(tmp_path, database=tmp_path / "new" / "taskforge.db")
     assert done.replaced is None
     assert await runs_of(tmp_path / "new" / "taskforge.db") == 5
+
+
+async def test_an_older_schema_is_restored_and_brought_up_to_date_by_the_next_start(
+    open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await backed_up(open_store, tmp_path)
+    for module in (restore_module, opening):
+        monkeypatch.setattr(module, "load_migrations", lambda dialect: [*load_migrations("sqlite"), SECOND])
+    done = restore(tmp_path)
+    assert (done.schema, done.migrates) == (1, True)
+    assert len(await (await open_store()).list_runs(RunFilter())) == 5
+    assert opening.missing_migrations(tmp_path / "taskforge.db") == (2, [])
 
 
 # ---- refused
