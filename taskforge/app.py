@@ -40,6 +40,7 @@ from taskforge.engine.plans import Plans
 from taskforge.engine.service import Service
 from taskforge.engine.starting import Starts
 from taskforge.engine.timers import Timers
+from taskforge.engine.trials import Trials
 from taskforge.engine.triggers import Triggers
 from taskforge.engine.upkeep import RetentionLimits, Upkeep
 from taskforge.engine.values import StoredValues
@@ -206,6 +207,7 @@ class Server:
         service = Service(
             store, self.clock, drivers, plans, reader, timers, starts=starts, children=children, places=places,
             links=links, values=values, triggers=triggers, upkeep=upkeep,
+            trials=Trials(evaluator, expressions),
         )  # fmt: skip
         self._install_signals()
         await timers.start()

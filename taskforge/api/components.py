@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from taskforge.api.apply_members import APPLY_WORKFLOWS, PLAN_WORKFLOWS
+from taskforge.api.expression_calls import EVALUATE_EXPRESSION, EVALUATE_IN_RUN
 from taskforge.api.members import (
     CANCEL_RUN,
     CHANGE_WORKFLOW,
@@ -32,6 +34,7 @@ _FLAG: Schema = {"type": "boolean"}
 _ANY: Schema = {}
 _TIME: Schema = {"type": "string", "format": "date-time", "examples": ["2026-11-23T02:37:01.123Z"]}
 _MAYBE_TEXT: Schema = {"type": ["string", "null"]}
+_MAYBE_WHOLE: Schema = {"type": ["integer", "null"]}
 _MAYBE_TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
 
 
@@ -68,8 +71,8 @@ def _body(body: JsonBody) -> Schema:
     return schema | least | ({"required": required} if required else {})
 
 
-_PROBLEM_ITEM = _object({"path": _TEXT, "line": _WHOLE, "column": _WHOLE, "message": _TEXT, "hint": _TEXT},
-                        "line", "column", "hint")  # fmt: skip
+_PROBLEM_ITEM = _object({"file": _TEXT, "path": _TEXT, "line": _WHOLE, "column": _WHOLE, "message": _TEXT,
+                         "hint": _TEXT}, "file", "line", "column", "hint")  # fmt: skip
 _FAILURE = _object({"code": _TEXT, "message": _TEXT, "step": _TEXT, "attempt": _WHOLE, "detail": {"type": "object"}},
                    "step", "attempt", "detail")  # fmt: skip
 _STARTED = {"id": _TEXT, "number": _WHOLE, "state": _words(tuple(RunState))}
@@ -125,6 +128,7 @@ _DELIVERY: dict[str, Schema] = {
     "replay_of": _MAYBE_TEXT,
     "error": _maybe(_object({"code": _TEXT, "message": _TEXT})),
 }
+_PLACE = _object({"block": _TEXT, "after": _MAYBE_TEXT})
 _COUNTS: Schema = {"type": "object", "additionalProperties": _COUNT}
 
 
@@ -169,6 +173,47 @@ def components() -> dict[str, Any]:
                               "warnings": _list(_ref("ProblemItem"))}, "warnings"),
         "Validation": _object({"valid": _FLAG, "errors": _list(_ref("ProblemItem")),
                                "warnings": _list(_ref("ProblemItem"))}),
+        "Applied": _object({
+            "items": _list(_object({"name": _TEXT, "version": _WHOLE, "changed": _FLAG,
+                                    "action": _words(("new", "changed", "unchanged"))})),
+            "deleted": _list(_TEXT),
+            "warnings": _list(_ref("ProblemItem")),
+        }),
+        "Plan": _object({
+            "changes": _FLAG,
+            "summary": _object({action: _COUNT for action in ("new", "changed", "unchanged", "deleted")}),
+            "workflows": _list(_ref("WorkflowPlan")),
+            "missing": _object({noun: _list(_object({"name": _TEXT, "workflows": _list(_TEXT)}))
+                                for noun in ("secrets", "vars", "workflows")}),
+            "hosts": _list(_object({"host": _TEXT, "workflows": _list(_TEXT)})),
+            "computed_hosts": _list(_TEXT),
+            "warnings": _list(_ref("ProblemItem")),
+            "expected": _COUNTS,
+        }),
+        "WorkflowPlan": _object({
+            "name": _TEXT,
+            "action": _words(("new", "changed", "unchanged", "deleted")),
+            "file": _MAYBE_TEXT,
+            "version": _MAYBE_WHOLE,
+            "new_version": _MAYBE_WHOLE,
+            "enabled": _FLAG,
+            "returns": _FLAG,
+            "sha256": _MAYBE_TEXT,
+            "differences": _list(_ref("Difference")),
+            "triggers": _list(_object({"name": _TEXT, "change": _words(("added", "removed", "changed")),
+                                       "settings": _ANY})),
+            "firings": _list(_object({"trigger": _TEXT, "old": _maybe(_ref("Firing")), "new": _maybe(_ref("Firing"))})),
+            "runs": _object({
+                "total": _COUNT,
+                "counts": _list(_object({"version": _WHOLE, "state": _words(tuple(RunState)), "runs": _COUNT})),
+                "names": _list(_TEXT),
+            }),
+        }),
+        "Difference": _object({"change": _words(("added", "removed", "moved", "changed")), "path": _TEXT,
+                               "step": _TEXT, "kind": _TEXT, "old": _ANY, "new": _ANY,
+                               "old_place": _PLACE, "new_place": _PLACE},
+                              "step", "kind", "old", "new", "old_place", "new_place"),
+        "Firing": _object({"at": _MAYBE_TIME, "local": _MAYBE_TEXT, "timezone": _TEXT, "schedule": _TEXT}),
         "Workflow": _object(_WORKFLOW),
         "WorkflowDetail": _object(_WORKFLOW | {"media": _MEDIA, "source": _TEXT}),
         "WorkflowPage": _page("Workflow"),
@@ -202,6 +247,7 @@ def components() -> dict[str, Any]:
         "Verdict": _object({"valid": _FLAG, "code": _TEXT, "reason": _TEXT, "delivery_id": _MAYBE_TEXT}),
         "ScheduleSlot": _object({"at": _TIME, "local": _TEXT, "latest": _TIME, "note": _TEXT}, "latest", "note"),
         "SchedulePreview": _object({"items": _list(_ref("ScheduleSlot")), "remarks": _list(_TEXT)}),
+        "Evaluated": _object({"results": {"type": "array"}}),
         "Delivery": _object(_DELIVERY),
         "DeliveryPage": _page("Delivery"),
         "DeliveryDetail": _object(_DELIVERY | {"body": _MAYBE_TEXT, "body_b64": _MAYBE_TEXT}),
@@ -225,7 +271,7 @@ def components() -> dict[str, Any]:
     }  # fmt: skip
     bodies = (START_RUN, START_RUNS, CHANGE_WORKFLOW, CANCEL_RUN, RETRY_RUN, REPLAY_RUN, REPLAY_DELIVERY, SEND_SIGNAL,
               SET_HOLD, PRUNE_RUNS, SET_STATE, NOTHING, CREATE_TOKEN, PUT_SECRET, PUT_VAR, SEND_WEBHOOK, VERIFY_WEBHOOK,
-              PREVIEW_SCHEDULE)  # fmt: skip
+              PREVIEW_SCHEDULE, PLAN_WORKFLOWS, APPLY_WORKFLOWS, EVALUATE_EXPRESSION, EVALUATE_IN_RUN)  # fmt: skip
     for body in bodies:
         named[body.schema_name] = _body(body)
     return dict(sorted(named.items()))

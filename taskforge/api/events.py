@@ -114,5 +114,7 @@ async def _still_admitted(call: Call) -> bool:
 
 
 def _frame(entry: Entry) -> bytes:
+    told = log_line(entry)
+    data = entry.data | {"level": told["level"], "line": told["message"]}
     # JSON text has no line breaks, so one data line is enough.
-    return f"id: {entry.place}\nevent: {entry.kind}\ndata: {dumps(entry.data)}\n\n".encode()
+    return f"id: {entry.place}\nevent: {entry.kind}\ndata: {dumps(data)}\n\n".encode()

@@ -104,7 +104,7 @@ def log_line(entry: Entry) -> dict[str, Any]:
     what = "run" if entry.kind == "run" else f"step {data['step']}"
     if data.get("attempt") is not None:
         what += f", attempt {data['attempt']}"
-    message = f"{what}: {state}"
+    message = f"{what}: {data['items']} items" if "items" in data else f"{what}: {state}"
     why = data.get("message") or data.get("error") or data.get("code")
     line["message"] = f"{message}, {why}" if why else message
     line |= {key: data[key] for key in ("step", "attempt") if data.get(key) is not None}

@@ -5,9 +5,17 @@ from __future__ import annotations
 from typing import Final
 
 from taskforge.api import members, query
+from taskforge.api.apply_calls import apply_workflows, plan_workflows
+from taskforge.api.apply_members import APPLY_WORKFLOWS, PLAN_WORKFLOWS
 from taskforge.api.data_calls import make_backup, prune_runs, vacuum_database
 from taskforge.api.delivery_calls import get_delivery, list_deliveries, list_schedules, replay_delivery
 from taskforge.api.events import list_logs, stream_events, stream_run_events
+from taskforge.api.expression_calls import (
+    EVALUATE_EXPRESSION,
+    EVALUATE_IN_RUN,
+    evaluate_expression,
+    evaluate_in_run,
+)
 from taskforge.api.health_calls import docs, healthz, metrics, openapi, readyz, stats
 from taskforge.api.hold_calls import get_hold, set_hold
 from taskforge.api.hook_calls import receive_delivery, send_delivery
@@ -53,9 +61,11 @@ from taskforge.core.errors import (
     DeadLetterClosed,
     DeliveryGone,
     DeliveryRefused,
+    ExpressionFailed,
     HookBusy,
     IdempotencyMismatch,
     InvalidDefinition,
+    InvalidExpression,
     InvalidInput,
     LoopRefused,
     MethodNotAllowed,
@@ -78,6 +88,7 @@ from taskforge.core.errors import (
     Unavailable,
     UnsupportedMediaType,
     WorkflowDisabled,
+    WorkflowsMoved,
 )
 
 READ, RUN, WRITE, ADMIN = Scope.READ, Scope.RUN, Scope.WRITE, Scope.ADMIN
@@ -87,6 +98,7 @@ _STARTS = (NotFound, WorkflowDisabled, InvalidInput, ShuttingDown, *_STORES)
 _PUBLISHES = (InvalidDefinition, *_STORES)
 _RETRIES = (NotFound, RunNotEnded, NothingToRetry, RunUndone, ShuttingDown, *_STORES)
 _SIGNALS = (NotFound, InvalidInput, TooLarge, Conflict, *_STORES)
+_EVALUATES = (InvalidExpression, ExpressionFailed, TooManyRequests)
 _PAGED = (query.LIMIT,)
 _DOCUMENT = DocumentBody()
 _PUBLISHED = {
@@ -161,6 +173,12 @@ ROUTES: Final[tuple[Route, ...]] = (
           body=_DOCUMENT, refusals=_PUBLISHES, tag="workflows"),
     Route("POST", "/v1/workflows:validate", READ, validate_workflow, "Check a document; nothing is stored.",
           {200: Answer("What was found.", "Validation")}, body=_DOCUMENT, tag="workflows"),
+    Route("POST", "/v1/workflows:plan", READ, plan_workflows, "Say what applying documents would change.",
+          {200: Answer("What would change, and what follows.", "Plan")}, body=PLAN_WORKFLOWS,
+          refusals=(InvalidDefinition, *_STORES), tag="workflows"),
+    Route("POST", "/v1/workflows:apply", WRITE, apply_workflows, "Store many workflows: all or none.",
+          {200: Answer("What is stored now.", "Applied")}, body=APPLY_WORKFLOWS,
+          refusals=(WorkflowsMoved, *_PUBLISHES), tag="workflows"),
     Route("GET", "/v1/workflows", READ, list_workflows, "List workflows by name.",
           {200: Answer("A page of workflows.", "WorkflowPage")},
           query=(*_PAGED, query.cursor_param(query.WORKFLOWS)), tag="workflows"),
@@ -222,6 +240,13 @@ ROUTES: Final[tuple[Route, ...]] = (
           headers=_LAST_EVENT, refusals=(NotFound,), tag="events"),
     Route("GET", "/v1/events", READ, stream_events, "Follow all runs.", _STREAM, headers=_LAST_EVENT,
           tag="events"),
+    # ---- expressions: who may read a run may compute with what is shown of it
+    Route("POST", "/v1/expressions:evaluate", READ, evaluate_expression, "Try an expression; nothing is stored.",
+          {200: Answer("Every result.", "Evaluated")}, body=EVALUATE_EXPRESSION, refusals=_EVALUATES,
+          tag="expressions"),
+    Route("POST", "/v1/runs/{run}/evaluate", READ, evaluate_in_run, "Try an expression against what a run saw.",
+          {200: Answer("Every result; secrets are masked.", "Evaluated")}, body=EVALUATE_IN_RUN,
+          refusals=(NotFound, StepUnknown, *_EVALUATES), tag="expressions"),
     # ---- dead letters
     Route("GET", "/v1/dead-letters", READ, list_dead_letters, "List dead letters, newest first.",
           {200: Answer("A page of dead letters.", "DeadLetterPage")},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
@@ -19,8 +20,11 @@ _CODES = {400: Exit.USAGE, 401: Exit.UNREACHABLE, 403: Exit.UNREACHABLE, 404: Ex
           413: Exit.USAGE, 415: Exit.USAGE, 421: Exit.UNREACHABLE, 422: Exit.USAGE}  # fmt: skip
 _LISTS = {"workflows": "workflow list", "runs": "runs list", "dead-letters": "dead list", "tokens": "token list",
           "secrets": "secret list", "vars": "var list"}  # fmt: skip
+_PASSING = frozenset({408, 429, 500, 502, 503, 504, 507})
+"""Answers after which the same call may be taken."""
 _CONNECT_S = 5.0
 _ANSWER_S = 60.0
+_DOCUMENTS_S = 900.0
 _MEDIA = {"yaml": "application/yaml", "json": "application/json"}
 
 
@@ -48,6 +52,10 @@ class Client:
     def post(self, *path: str, body: Any = None, headers: Mapping[str, str] | None = None, **query: Any) -> Any:
         content = None if body is None else dump_bytes(body)
         return self._call("POST", path, query=query, content=content, media="json", headers=headers)
+
+    def send_documents(self, *path: str, body: Any) -> Any:
+        """Many workflow documents; reading them takes a while, so that the answer may take long."""
+        return self._call("POST", path, content=dump_bytes(body), media="json", answer_s=_DOCUMENTS_S)
 
     def patch(self, *path: str, body: Any) -> Any:
         return self._call("PATCH", path, content=dump_bytes(body), media="json")
@@ -97,6 +105,21 @@ class Client:
             if not cursor:
                 return
 
+    def stream(self, *path: str, headers: Mapping[str, str]) -> Iterator[str]:
+        """The lines of an answer that goes on, as they come; they end with it, whoever brought that about."""
+        sent = {"accept": "text/event-stream", **headers}
+        if self.connection.token:
+            sent["authorization"] = f"Bearer {self.connection.token}"
+        url = "/v1/" + "/".join(_segment(part) for part in path)
+        with self._guarded():
+            if self._http is None:
+                self._http = self._open()
+            with self._http.stream("GET", url, headers=sent) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise self._refusal(answer)
+                yield from answer.iter_lines()
+
     def alive(self) -> str | None:
         """What keeps the server from working, or None when it is ready. CommandError when there is no server."""
         answer = self._send("GET", "/readyz")
@@ -127,6 +150,7 @@ class Client:
         content: bytes | None = None,
         media: str = "json",
         headers: Mapping[str, str] | None = None,
+        answer_s: float = _ANSWER_S,
     ) -> Answer:
         sent = dict(headers or {})
         if content is not None:
@@ -135,7 +159,7 @@ class Client:
             sent["authorization"] = f"Bearer {self.connection.token}"
         url = "/v1/" + "/".join(_segment(part) for part in path)
         chosen = {key: value for key, value in (query or {}).items() if value is not None and value != ()}
-        answer = self._send(method, url, params=chosen, content=content, headers=sent)
+        answer = self._send(method, url, answer_s=answer_s, params=chosen, content=content, headers=sent)
         if not answer.is_success:
             raise self._refusal(answer)
         if not answer.content:
@@ -145,16 +169,25 @@ class Client:
         except (JsonError, ValueError, RecursionError):
             raise self._stranger(answer) from None
 
-    def _send(self, method: str, url: str, **request: Any) -> Response:
+    def _send(self, method: str, url: str, *, answer_s: float = _ANSWER_S, **request: Any) -> Response:
+        import httpx2
+
+        with self._guarded(answer_s):
+            if self._http is None:
+                self._http = self._open()
+            timeout = httpx2.Timeout(answer_s, connect=_CONNECT_S)
+            return self._http.request(method, url, timeout=timeout, **request)
+
+    @contextmanager
+    def _guarded(self, answer_s: float = _ANSWER_S) -> Iterator[None]:
+        """What goes wrong on the way becomes a CommandError."""
         import httpx2
 
         try:
-            if self._http is None:
-                self._http = self._open()
-            return self._http.request(method, url, **request)
+            yield
         except httpx2.TimeoutException as error:
             early = isinstance(error, httpx2.ConnectTimeout)
-            words = f"does not answer within {_CONNECT_S if early else _ANSWER_S:g} s"
+            words = f"does not answer within {_CONNECT_S if early else answer_s:g} s"
             raise self._unreachable(words, started=not early) from None
         except httpx2.ConnectError as error:
             raise self._unreachable(f"cannot be reached: {_reason(error)}") from None
@@ -213,7 +246,7 @@ class Client:
             hint=str(hint) if hint else None,
             code=_CODES.get(status, Exit.FAILED),
             lines=[place_line(error) for error in errors],
-            refused=True,
+            refused=status not in _PASSING,
             errors=errors,
         )
 
@@ -228,7 +261,8 @@ class Client:
 
 
 def place_line(error: Mapping[str, Any], file: str = "") -> str:
-    """One entry of a problem's `errors` as `FILE:LINE:COL: message (hint)`; without a file, with its path."""
+    """One entry of a problem's `errors` as `FILE:LINE:COL: message (hint)`: with this file, the one that it names, or
+    its path."""
     from taskforge.core.problem import Problem, format_problem
 
     line, column = error.get("line"), error.get("column")
@@ -240,7 +274,7 @@ def place_line(error: Mapping[str, Any], file: str = "") -> str:
         column if isinstance(column, int) else None,
         str(error["hint"]) if error.get("hint") else None,
     )
-    return format_problem(found, file or path)
+    return format_problem(found, file or str(error.get("file") or path))
 
 
 def _segment(text: str) -> str:

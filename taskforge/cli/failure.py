@@ -22,7 +22,7 @@ class Exit(IntEnum):
 class CommandError(Exception):
     """`lines` stand before the message as they are: faults in files, each with its place. `hint` says what to do.
 
-    `refused`: a server answered, and refused; `errors` are its problem's.
+    `refused`: a server answered, and would refuse the same again; `errors` are its problem's.
     """
 
     def __init__(

@@ -22,9 +22,16 @@ SECTIONS = {
     },
     "Workflows": {
         "validate": Place("taskforge.cli.documents", "validate", "Check workflow files; needs no server."),
-        "apply": Place("taskforge.cli.documents", "apply", "Make the server have these workflows."),
+        "plan": Place("taskforge.cli.applying", "plan", "Show what apply would change, and what follows from it."),
+        "apply": Place("taskforge.cli.applying", "apply", "Make the server have these workflows."),
+        "export": Place("taskforge.cli.export", "export", "Write the server's workflows to files."),
         "workflow": Place(
             "taskforge.cli.workflows", "workflow", "List, show, enable, disable, hold and delete workflows."
+        ),
+        "graph": Place(
+            "taskforge.cli.graph",
+            "graph",
+            "Draw a workflow, or a run with the states of its steps.",
         ),
         "state": Place("taskforge.cli.workflow_state", "state", "A workflow's state: values that outlive its runs."),
     },
@@ -43,6 +50,7 @@ SECTIONS = {
         "run": Place("taskforge.cli.run", "run", "Start a run."),
         "runs": Place("taskforge.cli.runs", "runs", "List, show, cancel, retry, replay and signal runs."),
         "why": Place("taskforge.cli.why", "why", "Explain a run: why it waits, was skipped or retried."),
+        "eval": Place("taskforge.cli.eval", "evaluate", "Try an expression against what a run saw."),
         "dead": Place("taskforge.cli.dead", "dead", "Dead letters: steps that have used up their attempts."),
     },
     "More": {

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TextIO
 
 from taskforge.cli.failure import CommandError, Exit
@@ -90,6 +91,39 @@ def fold(text: str, first: int, rest: int) -> list[str]:
     return lines
 
 
+def fit_cells(cells: Sequence[Cell], columns: int) -> list[Cell]:
+    """The cells, escaped, and cut where the line is full."""
+    left, kept = columns, list[Cell]()
+    for cell in cells:
+        # What cannot be on the line is not looked at: a message may be long.
+        text = escape(_text(cell)[: columns * 4])
+        shown = cut(text, left) if left > 0 else ""
+        left -= width(shown)
+        kept.append(Paint(shown, cell.style) if isinstance(cell, Paint) else shown)
+    return kept
+
+
+def lay_out(
+    heads: Sequence[str], rows: Sequence[Sequence[Cell]], columns: int | None, keep: set[int]
+) -> list[list[Cell]]:
+    """A table's lines. Where there is not room for all columns, the widest but those in `keep` give way."""
+    texts = [[escape(_text(cell)) for cell in row] for row in (heads, *rows)]
+    sizes = [max(width(row[at]) for row in texts) for at in range(len(heads))]
+    if columns is not None:
+        _shrink(sizes, columns, keep)
+    return [_row(row, sizes) for row in ([Paint(head, "bold") for head in heads], *rows)]
+
+
+def _row(row: Sequence[Cell], sizes: Sequence[int]) -> list[Cell]:
+    cells: list[Cell] = []
+    for at, cell in enumerate(row):
+        shown = cut(escape(_text(cell)), sizes[at])
+        cells.append(Paint(shown, cell.style) if isinstance(cell, Paint) else shown)
+        if at + 1 < len(row):
+            cells.append(" " * (sizes[at] - width(shown) + _GAP))
+    return cells
+
+
 class Screen:
     """Standard output and standard error, as this process has them."""
 
@@ -130,9 +164,29 @@ class Screen:
             return os.get_terminal_size(stream.fileno()).columns or 80
         return 80
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """The terminal's columns and rows."""
+        with contextlib.suppress(OSError, ValueError):
+            rows = os.get_terminal_size(sys.stdout.fileno()).lines
+            return self.columns or 80, rows or 24
+        return self.columns or 80, 24
+
+    @property
+    def is_live(self) -> bool:
+        """Can lines be drawn again in place, and does anybody look at them?"""
+        if self.form != "table" or self.quiet or self.environ.get("TERM", "") in ("", "dumb"):
+            return False
+        return sys.stdout.isatty()
+
+    @property
+    def marks(self) -> Mapping[str, str]:
+        """One character for each state."""
+        return _MARKS if _unicode(sys.stdout) else _PLAIN_MARKS
+
     def mark(self, name: str) -> str:
         """One character for a state."""
-        return (_MARKS if _unicode(sys.stdout) else _PLAIN_MARKS).get(name, "?")
+        return self.marks.get(name, "?")
 
     # ---- output
 
@@ -166,22 +220,14 @@ class Screen:
 
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[Cell]], *, keep: Sequence[int] = (0,)) -> None:
         """Rows under headings; where the terminal is narrow, the widest columns but those in `keep` give way."""
-        texts = [[escape(_text(cell)) for cell in row] for row in (heads, *rows)]
-        sizes = [max(width(row[at]) for row in texts) for at in range(len(heads))]
-        if self.columns is not None:
-            _shrink(sizes, self.columns, set(keep))
-        self._row(sys.stdout, [Paint(head, "bold") for head in heads], sizes)
-        for row in rows:
-            self._row(sys.stdout, row, sizes)
+        for line in lay_out(heads, rows, self.columns, set(keep)):
+            self._write(sys.stdout, self._joined(sys.stdout, line, self.columns).rstrip() + "\n")
 
-    def _row(self, stream: TextIO, row: Sequence[Cell], sizes: Sequence[int]) -> None:
-        cells: list[Cell] = []
-        for at, cell in enumerate(row):
-            shown = cut(escape(_text(cell)), sizes[at])
-            cells.append(Paint(shown, cell.style) if isinstance(cell, Paint) else shown)
-            if at + 1 < len(row):
-                cells.append(" " * (sizes[at] - width(shown) + _GAP))
-        self._write(stream, self._joined(stream, cells, self._columns(stream)).rstrip() + "\n")
+    def redraw(self, lines: Sequence[Sequence[Cell]], above: int) -> None:
+        """Draw lines over the `above` rows that were drawn last, in one write; what was there below them goes."""
+        shown = "".join(f"{self._joined(sys.stdout, cells, self.columns)}\x1b[K\n" for cells in lines)
+        up = f"\x1b[{above}A" if above else ""
+        self._write(sys.stdout, f"\r{up}{shown}\x1b[J")
 
     def note(self, *cells: Cell) -> None:
         """A remark beside the answer, on standard error; not with `-q`."""
@@ -202,6 +248,17 @@ class Screen:
     def flush(self) -> None:
         """Everything is out, or CommandError says why it is not."""
         self._write(sys.stdout, "")
+
+    def has_reader(self) -> bool:
+        """Does anybody still read standard output? Found out without writing, for who has long nothing to say."""
+        if not self.reader_left and hasattr(select, "poll"):
+            with contextlib.suppress(OSError, ValueError):
+                asked = select.poll()
+                asked.register(sys.stdout.fileno(), 0)
+                if any(event & (select.POLLERR | select.POLLHUP) for _, event in asked.poll(0)):
+                    self.reader_left = True
+                    _discard(sys.stdout)
+        return not self.reader_left
 
     # ---- how
 

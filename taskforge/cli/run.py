@@ -17,7 +17,6 @@ _ENDLESS = "until it ends"
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 0.5
 _LONG_POLL_S = 20.0
-_AWAY_S = 30.0
 _HINT = "taskforge runs show {}"
 
 
@@ -55,7 +54,7 @@ class RunCommand(Command):
 @click.option(
     "--wait", metavar="[TIME]", help="Wait until the run has ended, at most this long. Exit code 1: not well."
 )
-@click.option("--follow", is_flag=True, help="Wait, and tell what happens.")
+@click.option("--follow", is_flag=True, help="Wait, and show what happens: a live tree on a terminal, else lines.")
 @click.option("--idempotency-key", metavar="K", help="The same key never starts a second run.")
 @click.option("--version", "number", type=click.IntRange(1), metavar="N", help="The version to run, if not the newest.")
 @click.option("--delay", metavar="TIME", help="Start later: 30s, 10m, 2h.")
@@ -87,78 +86,65 @@ def run(session: Session, /, workflow: str, inputs: Sequence[str], wait: str | N
     if wait is None and not follow:
         say_started(session, name, started)
         return Exit.DONE
+    if not session.machine:
+        session.screen.note(f"{name} has started")
     return watch(session, str(started["id"]), name, limit, follow=follow)
 
 
 def watch(session: Session, run_id: str, name: str, limit_s: float | None, *, follow: bool) -> int:
     """Wait for a run's end and show it. Exit code 1 unless it SUCCEEDED."""
-    try:
-        if not session.machine:
-            session.screen.note(f"{name} has started")
-        found = _await_end(session, run_id, name, limit_s, follow=follow)
-    except KeyboardInterrupt:
-        raise CommandError(
-            f"stopped watching; {name} goes on", hint=f"taskforge runs show {name}", code=Exit.INTERRUPTED
-        ) from None
-    from taskforge.cli.runs import show_run
+    from taskforge.cli.follow import come_back, follow_run
+    from taskforge.cli.run_view import show_run
 
+    try:
+        found = follow_run(session, run_id, name, limit_s) if follow else _await_end(session, run_id, name, limit_s)
+    except KeyboardInterrupt:
+        raise CommandError(f"stopped watching; {name} goes on", hint=come_back(name), code=Exit.INTERRUPTED) from None
     show_run(session, found)
     if found["state"] not in TERMINAL:
-        raise CommandError(f"{name} has not ended: it is {found['state']}", hint=f"taskforge runs show {name}")
+        raise CommandError(f"{name} has not ended: it is {found['state']}", hint=_HINT.format(name))
     return Exit.DONE if found["state"] == "SUCCEEDED" else Exit.FAILED
 
 
-def _await_end(session: Session, run_id: str, name: str, limit_s: float | None, *, follow: bool) -> dict[str, Any]:
+def _await_end(session: Session, run_id: str, name: str, limit_s: float | None) -> dict[str, Any]:
+    from taskforge.cli.follow import away_words, come_back
+    from taskforge.cli.stream import PATIENCE_S
     from taskforge.core.clock import SystemClock
 
-    monotonic, seen = SystemClock().monotonic, set[str]()
+    monotonic = SystemClock().monotonic
     began, away, pause = monotonic(), 0.0, _FIRST_PAUSE_S
     while True:
         left = None if limit_s is None else max(limit_s - (monotonic() - began), 0.0)
-        found = _look(session, run_id, left, follow=follow)
-        if found is None:
-            if not away:
-                away = monotonic()
-                session.screen.note(f"the server cannot be reached; {name} goes on with it. Trying for {_AWAY_S:g} s …")
-            elif monotonic() - away > _AWAY_S:
-                raise CommandError("the server did not come back", hint=_HINT.format(name), code=Exit.UNREACHABLE)
-        else:
-            away = 0.0
-            if follow:
-                _tell(session, found, seen)
-            if found["state"] in TERMINAL or left == 0 or (follow and session.screen.reader_left):
+        asked = monotonic()
+        found = _look(session, run_id, left)
+        if found is not None:
+            if found["state"] in TERMINAL or left == 0:
                 return found
-        if follow or found is None:
-            time.sleep(pause if left is None else min(pause, left))
-            pause = min(pause * 1.5, _LONGEST_PAUSE_S)
+            away = 0.0
+            if monotonic() - asked > _LONGEST_PAUSE_S:
+                pause = _FIRST_PAUSE_S
+                continue
+            # An answer that came early is that of a server which shuts down.
+        elif not away:
+            away = monotonic()
+            session.screen.note(away_words(name))
+        elif monotonic() - away > PATIENCE_S:
+            words = f"the server did not come back within {PATIENCE_S:g} s"
+            raise CommandError(words, hint=come_back(name), code=Exit.UNREACHABLE)
+        time.sleep(pause if left is None else min(pause, left))
+        pause = min(pause * 1.5, _LONGEST_PAUSE_S)
 
 
-def _look(session: Session, run_id: str, left_s: float | None, *, follow: bool) -> dict[str, Any] | None:
-    """The run as it is now or, when nobody wants to see it on its way, as it is at its end. None: no server."""
-    wait = None
-    if not follow:
-        wait = f"{round(min(_LONG_POLL_S, left_s if left_s is not None else _LONG_POLL_S) * 1000)}ms"
+def _look(session: Session, run_id: str, left_s: float | None) -> dict[str, Any] | None:
+    """The run at its end, or as it is when the time is over. None: no server."""
+    wait = f"{round(min(_LONG_POLL_S, left_s if left_s is not None else _LONG_POLL_S) * 1000)}ms"
     try:
-        found: dict[str, Any] = session.client.get("runs", run_id, wait=wait, steps="all" if follow else None)
+        found: dict[str, Any] = session.client.get("runs", run_id, wait=wait)
     except CommandError as fault:
-        if fault.code != Exit.UNREACHABLE or fault.refused:
+        if fault.refused:
             raise
         return None
     return found
-
-
-def _tell(session: Session, found: dict[str, Any], seen: set[str]) -> None:
-    from taskforge.cli.render import state
-    from taskforge.cli.timeline import moments
-    from taskforge.core.clock import from_rfc3339
-
-    screen, began = session.screen, from_rfc3339(found["created_at"])
-    for moment in moments(found):
-        if moment.key not in seen:
-            seen.add(moment.key)
-            when = Paint(f"{(moment.at - began) / 1000:>+9.3f}s ", "dim")
-            tell = screen.note if session.machine else screen.line
-            tell(when, f" {moment.path or 'run':<16} ", state(moment.state), f"  {moment.words}")
 
 
 def say_started(session: Session, name: str, started: dict[str, Any]) -> None:

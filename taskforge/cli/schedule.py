@@ -210,12 +210,13 @@ def _anchor(session: Session, workflow: str, trigger: str, found: Schedule, begi
 
 
 def _planned(session: Session, paths: tuple[str, ...]) -> list[Planned]:
-    from taskforge.cli.checking import check_files, find_files
+    from taskforge.cli.checking import check_files
+    from taskforge.cli.sources import find_files, read_sources
     from taskforge.core.model import TimeTrigger
     from taskforge.engine.triggering import seed_of
     from taskforge.triggers.forecast import Planned
 
-    checked = check_files(find_files(paths), session.screen.environ)
+    checked = check_files(read_sources(find_files(paths)), session.screen.environ)
     lines = [line for one in checked for line in one.error_lines()]
     if lines:
         raise CommandError(f"{len(lines)} errors; nothing was simulated", code=Exit.USAGE, lines=lines)

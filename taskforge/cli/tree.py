@@ -22,12 +22,18 @@ _ITEMS = 10
 """Most items of a loop that are drawn; of more, those that did not go well."""
 
 
+_OF_EVERY_KIND = frozenset(
+    {"id", "if", "needs", "retry", "timeout", "continue_on_error", "description", "effect", "rate_limit", *_HANDLERS}
+)
+
+
 class Place(NamedTuple):
     """Where a step stands in its document; `role` is the handler or branch that it belongs to, if any."""
 
     order: int
     parent: str | None
     role: str = ""
+    kind: str = ""
 
 
 def draw_run(
@@ -91,7 +97,7 @@ def outline(document: Any) -> dict[str, Place]:
             for entry in value:
                 walk(entry, parent, role)
         elif isinstance(value, dict) and isinstance(value.get("id"), str):
-            found.setdefault(value["id"], Place(len(found), parent, role))
+            found.setdefault(value["id"], Place(len(found), parent, role, kind_of(value)))
             for block in _BLOCKS:
                 walk(value.get(block), value["id"])
             for handler in _HANDLERS:
@@ -105,6 +111,54 @@ def outline(document: Any) -> dict[str, Place]:
         for handler in _RUN_HANDLERS:
             walk(document.get(handler), None, "" if handler == "steps" else handler)
     return found
+
+
+def find_step(document: Any, id: str) -> dict[str, Any] | None:
+    """The step of a document with this id, however deep it stands."""
+    if isinstance(document, dict):
+        if document.get("id") == id and kind_of(document):
+            return document
+        document = list(document.values())
+    if isinstance(document, list):
+        return next((found for entry in document if (found := find_step(entry, id)) is not None), None)
+    return None
+
+
+def kind_of(step: dict[str, Any]) -> str:
+    """What kind of step a step of a document is: the key that is its kind's name."""
+    return next((str(key) for key in step if key not in _OF_EVERY_KIND), "")
+
+
+class Nested(NamedTuple):
+    """A step of a run and how deep it stands; or, without a step, how many items of a loop are not listed."""
+
+    depth: int
+    label: str
+    step: dict[str, Any] | None
+    has_inner: bool = False
+
+
+def nested(steps: list[dict[str, Any]], places: dict[str, Place], *, fold: bool) -> Iterator[Nested]:
+    """Every step below the one around it, in the order of the document; `fold`: of long loops only what tells."""
+    shown = {step["path"] for step in steps}
+    children: dict[str, list[dict[str, Any]]] = {}
+    for step in sorted(steps, key=lambda step: _order(step, places)):
+        parent = _parent(step["path"], places)
+        children.setdefault(parent if parent in shown else "", []).append(step)
+
+    def walk(parent: str, depth: int) -> Iterator[Nested]:
+        siblings, folded = children.get(parent, []), ""
+        if fold and parent:
+            siblings, folded = _folded(siblings, children, parent)
+        for step in siblings:
+            path = step["path"]
+            label = path[len(parent) :] if parent and path.startswith(f"{parent}[") else path.rpartition(".")[2]
+            yield Nested(depth, label, step, bool(children.get(path)))
+            yield from walk(path, depth + 1)
+        if folded:
+            yield Nested(depth, folded, None)
+
+    return walk("", 0)
 
 
 class _Line(NamedTuple):

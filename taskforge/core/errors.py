@@ -75,6 +75,30 @@ class WorkflowDisabled(Conflict):
     code, title = "WORKFLOW_DISABLED", "The workflow is disabled"
 
 
+class WorkflowsMoved(Conflict):
+    """A workflow has another version than was expected; `detail.moved` is a list of `{name, expected, version}`."""
+
+    code, title = "WORKFLOWS_MOVED", "The workflows have changed meanwhile"
+
+    @classmethod
+    def of(cls, moved: Sequence[dict[str, Any]]) -> WorkflowsMoved:
+        """The refusal, in words. A version 0 stands for a workflow that is not there."""
+        words = [
+            f"{each['name']} is {_found(each['version'])}, and was expected {_expected(each['expected'])}"
+            for each in moved[:5]
+        ]
+        more = f", and {len(moved) - 5} more" if len(moved) > 5 else ""
+        return cls(f"the server has changed meanwhile: {'; '.join(words)}{more}", detail={"moved": list(moved)})
+
+
+def _found(version: int) -> str:
+    return f"at version {version}" if version else "not there"
+
+
+def _expected(version: int) -> str:
+    return f"at version {version}" if version else "not to be there"
+
+
 class StateConflict(Conflict):
     """A value of a workflow's state was not the expected one."""
 
@@ -119,6 +143,18 @@ class InvalidInput(TaskForgeError):
     """The run's input does not fit the workflow's `inputs` schema."""
 
     code, status, title = "INVALID_INPUT", 422, "The input does not fit the workflow"
+
+
+class InvalidExpression(TaskForgeError):
+    """An expression that cannot be evaluated: `problems` says where it is wrong."""
+
+    code, status, title = "INVALID_EXPRESSION", 422, "Invalid expression"
+
+
+class ExpressionFailed(TaskForgeError):
+    """An expression that gave an error, or passed a limit; `reason` is the code that a step would have failed with."""
+
+    code, status, title = "EXPRESSION_FAILED", 422, "The expression failed"
 
 
 class TooLarge(TaskForgeError):

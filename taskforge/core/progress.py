@@ -90,6 +90,10 @@ class Progress(Attempts, ABC):
         at.data = data
         self.touch(at)
 
+    def tell_items(self, at: StepRun, count: int) -> None:
+        """Say in the journal over how many items a loop goes: whoever follows the run can tell how far it is."""
+        self.changes.journal.append({"step": at.path, "items": count})
+
     def wait(self, at: StepRun, until: int | None, **entry: Any) -> None:
         """Let the step wait until a time, a signal (`data["signal"]`), or both. It holds no slot and no memory."""
         at.available_at = until

@@ -6,7 +6,7 @@ that comes from outside is parsed as an expression.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from taskforge.core.attempts import JUDGED
@@ -26,6 +26,8 @@ from taskforge.expressions.evaluator import Batch, Evaluator, Program, condition
 from taskforge.security.resume_links import ResumeLinks
 
 Inline = Callable[[Mapping[str, JSON], JSON], JSON]
+
+_LINK = "[one-time link]"
 
 
 class _NotYet(Exception):
@@ -130,6 +132,23 @@ class Expressions:
         programs = tuple(Program(expression.source, dot) for expression in template.expressions)
         answers = await self._evaluator.evaluate(Batch(variables, at.ready_at, programs, "all"))
         return template.render([single(answer) for answer in answers])
+
+    async def seen(self, run: RunSnapshot, at: StepRun | None, names: Iterable[Name]) -> dict[str, JSON]:
+        """What the names of an expression stand for where a step (None: the run's end) stands, for a person's eyes:
+        secrets are their masks, one-time links are hidden, and every text that has a secret in it is masked."""
+        wanted = _wanted(names)
+        if any(root == "state" for root, _ in wanted):
+            await self._state.load(run.workflow)
+        try:
+            found = self._variables(run, at, wanted)
+        except _NotYet:
+            raise EvaluationFailed("EXPRESSION_ERROR", "the run has just begun; ask again") from None
+        if "secrets" in found:
+            found["secrets"] = {name: f"[secret {name}]" for name in found["secrets"]}
+        about = found.get("run")
+        if isinstance(about, dict):
+            found["run"] = about | {key: _LINK for key in ("resume_url", "resume_urls") if key in about}
+        return {name: self.stored.mask(value) for name, value in found.items()}
 
     # ---- in process
 
@@ -340,10 +359,12 @@ def _names(templates: Sequence[Template | None]) -> frozenset[tuple[str, str | N
     for template in templates:
         if template is not None:
             for expression in template.expressions:
-                name: Name
-                for name in expression.names:
-                    used.add((name.root, name.field if name.root in _SPECIAL else None))
+                used |= _wanted(expression.names)
     return frozenset(used)
+
+
+def _wanted(names: Iterable[Name]) -> frozenset[tuple[str, str | None]]:
+    return frozenset((name.root, name.field if name.root in _SPECIAL else None) for name in names)
 
 
 def _constant(value: JSON) -> Inline:

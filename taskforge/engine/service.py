@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Literal, Protocol
 
 from taskforge.core import events as ev
 from taskforge.core.clock import Clock
-from taskforge.core.definition import Definition, in_order
+from taskforge.core.definition import Definition
 from taskforge.core.errors import (
     DeadLetterClosed,
     InvalidDefinition,
@@ -19,6 +19,7 @@ from taskforge.core.errors import (
     NotFound,
     ShuttingDown,
     StateConflict,
+    StepUnknown,
     TooLarge,
     Unavailable,
 )
@@ -30,6 +31,7 @@ from taskforge.core.problem import Problem, suggest
 from taskforge.core.reasons import Reason
 from taskforge.core.snapshot import Changes, RunSnapshot
 from taskforge.core.states import RUN_TERMINAL
+from taskforge.engine.applying import ApplyCalls, Applying
 from taskforge.engine.children import Children
 from taskforge.engine.driver import Asked
 from taskforge.engine.drivers import Drivers
@@ -38,6 +40,7 @@ from taskforge.engine.plans import Plans
 from taskforge.engine.resuming import Resumable, awaited_signal, check_resumable, step_of
 from taskforge.engine.starting import StartRequest, Starts
 from taskforge.engine.timers import Timers
+from taskforge.engine.trials import Trials
 from taskforge.engine.triggers import TriggerCalls, Triggers
 from taskforge.engine.upkeep import DataCalls, Upkeep
 from taskforge.engine.values import StoredValues, ValueCalls
@@ -75,7 +78,7 @@ class DefinitionReader(Protocol):
         ...
 
 
-class Service(ValueCalls, TriggerCalls, DataCalls):
+class Service(ValueCalls, TriggerCalls, ApplyCalls, DataCalls):
     """All calls. Refusals are errors of `core.errors`; what returns is durable."""
 
     def __init__(
@@ -93,8 +96,10 @@ class Service(ValueCalls, TriggerCalls, DataCalls):
         links: ResumeLinks,
         values: StoredValues,
         triggers: Triggers,
+        trials: Trials,
         upkeep: Upkeep,
     ) -> None:
+        self._trials = trials
         self._upkeep = upkeep
         self._triggers = triggers
         self._values = values
@@ -109,6 +114,7 @@ class Service(ValueCalls, TriggerCalls, DataCalls):
         self._places = places
         self._links = links
         self._watchers = Watchers()
+        self._applying = Applying(store, clock, plans, values, triggers, self._read, self._changing)
         self.stopping = False
         drivers.on_change = self._on_change
 
@@ -116,11 +122,15 @@ class Service(ValueCalls, TriggerCalls, DataCalls):
 
     async def validate_workflow(self, source: bytes, media: Media) -> Definition:
         """Read and check a document; nothing is stored. Raises InvalidDefinition."""
+        definition = await self._read(source, media)
+        return replace(definition, warnings=[*definition.warnings, *await self._applying.warnings(definition)])
+
+    async def _read(self, source: bytes, media: Media) -> Definition:
         definition = await asyncio.to_thread(self._reader.parse, source, media)
         problems = await self._reader.check_syntax(definition)
         if problems:
             raise InvalidDefinition("the document has errors", problems=problems)
-        return replace(definition, warnings=[*definition.warnings, *self._values.warnings(definition)])
+        return definition
 
     async def publish_workflow(
         self, source: bytes, media: Media, name: str | None = None
@@ -130,8 +140,8 @@ class Service(ValueCalls, TriggerCalls, DataCalls):
         plan = definition.plan
         if name is not None and plan.name != name:
             raise NameMismatch(f"the document is named {plan.name!r}, the request says {name!r}; make them the same")
-        async with self._changing(plan.name):
-            document = await self._same_as_newest(plan.name, definition.document) or dumps(definition.document)
+        async with self._changing([plan.name]):
+            document = await self._applying.stored_text(plan.name, definition.document)
             specs = self._triggers.specs(plan)
             published = await self._store.publish_workflow(
                 plan.name, document, definition.source, media, plan.description, self._clock.now(), specs
@@ -140,35 +150,27 @@ class Service(ValueCalls, TriggerCalls, DataCalls):
             self._plans.keep(plan.name, published.version, plan)
         return published, list(definition.warnings)
 
-    async def _same_as_newest(self, name: str, document: JSON) -> str | None:
-        """Return the newest version's text where it means the same: comments and the order of keys do not count."""
-        try:
-            row = await self._store.get_workflow(name)
-        except NotFound:
-            return None
-        newest = (await self._store.get_version(name, row.version)).document
-        return newest if dumps(in_order(loads(newest))) == dumps(in_order(document)) else None
-
     async def set_enabled(self, name: str, enabled: bool) -> WorkflowRow:
         """Disabled: it starts no run. Enabled again, its schedules begin now: what was missed is not made up for."""
-        async with self._changing(name):
+        async with self._changing([name]):
             before = await self._store.get_workflow(name)
             specs = self._triggers.specs(await self._plans.get(name, before.version)) if enabled else []
             return await self._store.set_enabled(name, enabled, self._clock.now(), specs)
 
     async def delete_workflow(self, name: str) -> None:
-        async with self._changing(name):
+        async with self._changing([name]):
             await self._store.delete_workflow(name, self._clock.now())
 
     @asynccontextmanager
-    async def _changing(self, name: str) -> AsyncIterator[None]:
-        """One definition is changed; then everybody looks again. Also when whoever asked has gone away, or it failed:
-        it may be stored all the same."""
+    async def _changing(self, names: Sequence[str]) -> AsyncIterator[None]:
+        """Definitions are changed; then everybody looks again. Also when whoever asked has gone away, or it failed:
+        they may be stored all the same. More names may be added meanwhile."""
         try:
             async with self._triggers.changing:
                 yield
         finally:
-            self._starts.forget_workflow(name)
+            for name in names:
+                self._starts.forget_workflow(name)
             await asyncio.shield(self._drivers.spawn(self._triggers.changed()))
 
     async def get_workflow(self, name: str) -> tuple[WorkflowRow, VersionRow]:
@@ -367,9 +369,7 @@ class Service(ValueCalls, TriggerCalls, DataCalls):
 
     async def explain_run(self, ref: str, step: str | None) -> tuple[RunRow, list[Reason]]:
         """Return the run and what holds it, or one of its steps, now. Raises NotFound, also for an unknown step."""
-        row = await self._store.get_run(ref)
-        driver = self._drivers.find(row.key)
-        run = driver.run if driver is not None else await self._drivers.load(row.key)
+        row, run = await self._look_at(ref)
         holder = None
         if run.place is not None and not run.placed:
             oldest = await self._store.find_oldest_placed(run.place)
@@ -382,11 +382,30 @@ class Service(ValueCalls, TriggerCalls, DataCalls):
             return row, found
         found = [reason for reason in found if reason.step in (None, step)]
         if step not in run.steps:
-            if step_of(run.plan, step) is None:
-                near = suggest(step, (*run.steps, *run.plan.index))
-                raise NotFound(f"the run has no step {step!r}" + (f"; {near}" if near else ""))
+            _check_known(run, step)
             found.append(missing_reason(run, step))
         return row, found
+
+    async def _look_at(self, ref: str) -> tuple[RunRow, RunSnapshot]:
+        """The run as it is in memory, else as it is stored: to look at, not to change."""
+        row = await self._store.get_run(ref)
+        driver = self._drivers.find(row.key)
+        return row, driver.run if driver is not None else await self._drivers.load(row.key)
+
+    # ---- expressions that people try out
+
+    async def evaluate_expression(self, text: str, dot: JSON, variables: Mapping[str, JSON]) -> list[JSON]:
+        """Every result of a jq program. Raises InvalidExpression, ExpressionFailed, TooManyRequests."""
+        return await self._trials.evaluate(text, dot, variables, self._clock.wall())
+
+    async def evaluate_in_run(self, ref: str, step: str | None, text: str, dot: JSON) -> list[JSON]:
+        """The same against what a run, or one of its steps, saw. Raises NotFound and StepUnknown, too."""
+        _, run = await self._look_at(ref)
+        at = None if step is None else run.steps.get(step)
+        if step is not None and at is None:
+            _check_known(run, step)
+            raise StepUnknown(f"the step {step!r} has not begun, so that it has seen nothing yet")
+        return await self._trials.evaluate_in_run(run, at, text, dot, self._clock.wall())
 
     async def list_journal(self, ref: str | None, after: int, limit: int) -> list[JournalRow]:
         key = None if ref is None else (await self._store.get_run(ref)).key
@@ -465,6 +484,12 @@ class Service(ValueCalls, TriggerCalls, DataCalls):
         self._children.moved(run, changes)
         self._places.moved(run, changes)
         self._triggers.run_ends.moved(run)
+
+
+def _check_known(run: RunSnapshot, step: str) -> None:
+    if step_of(run.plan, step) is None:
+        near = suggest(step, (*run.steps, *run.plan.index))
+        raise NotFound(f"the run has no step {step!r}" + (f"; {near}" if near else ""))
 
 
 def _check_open(row: DeadLetterRow) -> None:

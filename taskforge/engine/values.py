@@ -231,6 +231,13 @@ class StoredValues:
                 found.append(self._missing(definition, "secrets", secret, pointer, 0))
         return found
 
+    def missing(self, definition: Definition) -> set[tuple[str, str]]:
+        """The names that `warnings` warns of, as (`secrets` or `vars`, name)."""
+        named = {(name.root, name.field or "") for each in definition.expressions for name in each.names
+                 if self._is_missing(name)}  # fmt: skip
+        verifying = {("secrets", secret) for _, secret in _verifying(definition.document)}
+        return named | {(root, name) for root, name in verifying if name not in self.values.secrets}
+
     def _is_missing(self, name: Name) -> bool:
         return name.root in _NOUNS and name.field is not None and name.field not in self._known(name.root)
 

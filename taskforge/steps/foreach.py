@@ -120,6 +120,7 @@ class ForeachKind(ControlKind):
             decision.fail(at, Failure("TOO_MANY_ITEMS", message, detail={"path": "foreach.items"}))
             return
         decision.remember(at, {"items": given.items, "max_parallel": given.max_parallel})
+        decision.tell_items(at, len(given.items))
         at.memory = _memory_of(at, range(len(given.items)))
         self._fill(decision, at)
 

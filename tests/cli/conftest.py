@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,3 +57,11 @@ def server(tmp_path_factory: pytest.TempPathFactory, files: Path) -> Iterator[Se
     with running_server(tmp_path_factory.mktemp("served")) as found:
         assert found.run_cli("apply", str(files)).returncode == 0
         yield found
+
+
+@pytest.fixture
+def nobody() -> str:
+    """The address of a port on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"

@@ -154,8 +154,8 @@ def test_a_group_without_a_subcommand_lists(server: ServerProcess) -> None:
 
 
 def test_pages_end_with_a_remark_and_all_goes_through_them(server: ServerProcess) -> None:
-    for _ in range(3):
-        server.run_cli("run", "greet", "--wait")
+    for _ in range(5):
+        server.run_cli("run", "greet", "-q")
     page = server.run_cli("runs", "--limit", "2", "-o", "json")
     found = json.loads(page.stdout)
     assert len(found["items"]) == 2

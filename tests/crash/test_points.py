@@ -354,6 +354,20 @@ def a_definition_is_stored_whole_or_not_at_all(stage: Stage) -> None:
     assert (found["version"], found["changed"]) == (1, stage.when == "before")
 
 
+@dies_at("apply_workflows 1")
+def many_definitions_are_applied_or_none(stage: Stage) -> None:
+    names = [f"{stage.at}-{number}" for number in range(3)]
+    stage.call("PUT", f"/v1/workflows/{names[0]}", BRIEF.format(name=names[0], value=1).encode())
+    documents = [{"source": BRIEF.format(name=name, value=1)} for name in names[1:]]
+    kept = [row["name"] for row in stage.call("GET", "/v1/workflows?limit=500")["items"] if row["name"] != names[0]]
+    body = {"documents": documents, "prune": True, "keep": kept}
+    stage.die("POST", "/v1/workflows:apply", body)
+    found = {row["name"] for row in stage.call("GET", "/v1/workflows?limit=500")["items"]} & set(names)
+    assert found == ({names[0]} if stage.when == "before" else set(names[1:]))
+    again = stage.call("POST", "/v1/workflows:apply", body)
+    assert {one["changed"] for one in again["items"]} == {stage.when == "before"}
+
+
 @dies_at("set_enabled 1")
 def a_workflow_is_disabled_or_not(stage: Stage) -> None:
     path = f"/v1/workflows/{stage.at}"

@@ -21,6 +21,7 @@ from taskforge.engine.plans import Plans
 from taskforge.engine.service import Service
 from taskforge.engine.starting import StartRequest, Starts
 from taskforge.engine.timers import Timers
+from taskforge.engine.trials import Trials
 from taskforge.engine.triggers import Triggers
 from taskforge.engine.upkeep import RetentionLimits, Upkeep
 from taskforge.engine.values import StoredValues
@@ -103,6 +104,7 @@ class Engine:
             values=values,
             upkeep=Upkeep(self.faults.as_store(), clock, Path("unused"), RetentionLimits()),
             triggers=triggers,
+            trials=Trials(self.evaluator, expressions),
             places=Places(self.faults.as_store(), self.drivers),
         )
 

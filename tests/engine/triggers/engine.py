@@ -25,6 +25,7 @@ from taskforge.engine.plans import Plans
 from taskforge.engine.service import Service
 from taskforge.engine.starting import Starts
 from taskforge.engine.timers import Timers
+from taskforge.engine.trials import Trials
 from taskforge.engine.triggers import Triggers
 from taskforge.engine.upkeep import RetentionLimits, Upkeep
 from taskforge.engine.values import StoredValues
@@ -78,8 +79,8 @@ class Engine:
         self.service = Service(
             store, clock, self.drivers, plans, reader, self.timers,
             starts=starts, children=children, places=Places(store, self.drivers),
-            links=links, values=self.values, upkeep=Upkeep(store, clock, Path("unused"), RetentionLimits()),
-            triggers=self.triggers,
+            links=links, values=self.values, triggers=self.triggers, trials=Trials(evaluator, expressions),
+            upkeep=Upkeep(store, clock, Path("unused"), RetentionLimits()),
         )  # fmt: skip
         self.api: Api = create_api(self.service, self.settings, clock)
 

@@ -34,6 +34,15 @@ FROM workflows WHERE name = ? AND deleted_at IS NULL;
 SELECT name, current_version, enabled, deleted_at IS NOT NULL, description, created_at, updated_at
 FROM workflows WHERE name > ? AND deleted_at IS NULL ORDER BY name LIMIT ?;
 
+-- name: list_newest_versions
+SELECT v.workflow, v.version, v.document, v.source, v.media, v.created_at
+FROM workflows AS w JOIN workflow_versions AS v ON v.workflow = w.name AND v.version = w.current_version
+WHERE w.name > ? AND w.deleted_at IS NULL ORDER BY w.name LIMIT ?;
+
+-- name: count_live_runs
+SELECT workflow, version, state, count(*) FROM runs WHERE state IN ('QUEUED', 'RUNNING', 'WAITING')
+GROUP BY workflow, version, state ORDER BY workflow, version, state;
+
 -- name: get_version
 SELECT workflow, version, document, source, media, created_at
 FROM workflow_versions WHERE workflow = ? AND version = ?;
