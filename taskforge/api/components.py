@@ -24,7 +24,7 @@ from taskforge.api.members import (
 )
 from taskforge.api.route import JsonBody, Schema
 from taskforge.api.schemas import ATTEMPT_STATES, STEP_STATES
-from taskforge.api.value_members import PUT_SECRET, PUT_VAR, SEND_WEBHOOK, VERIFY_WEBHOOK
+from taskforge.api.value_members import PUT_SECRET, PUT_VAR, ROTATE_KEY, SEND_WEBHOOK, VERIFY_WEBHOOK
 from taskforge.core.states import DeadLetterState, RunState, StepState
 
 _TEXT: Schema = {"type": "string"}
@@ -240,7 +240,8 @@ def components() -> dict[str, Any]:
                                "input": _ANY, "error": _ref("Failure"), "created_at": _TIME,
                                "closed_at": _MAYBE_TIME}),
         "DeadLetterPage": _page("DeadLetter"),
-        "Secret": _object({"name": _TEXT, "masked": _FLAG, "created_at": _TIME, "updated_at": _TIME}),
+        "Secret": _object({"name": _TEXT, "masked": _FLAG, "source": _TEXT, "created_at": _MAYBE_TIME,
+                           "updated_at": _MAYBE_TIME}),
         "SecretPage": _page("Secret"),
         "Var": _object({"name": _TEXT, "value": _ANY, "created_at": _TIME, "updated_at": _TIME}),
         "VarPage": _page("Var"),
@@ -265,13 +266,18 @@ def components() -> dict[str, Any]:
         "SlotDecision": _object({"slot": _TIME, "until": _TIME, "slots": _COUNT, "at_least": _FLAG, "code": _TEXT,
                                  "at": _TIME, "run": _MAYBE_TEXT,
                                  "error": _maybe(_object({"code": _TEXT, "message": _TEXT}))}),
+        "KeyRotated": _object({"key_id": _TEXT, "previous_key_id": _TEXT, "resealed": _COUNT}),
+        "AuditPage": _page("AuditEntry"),
+        "AuditEntry": _object({"id": _WHOLE, "at": _TIME, "actor": _TEXT, "token": _MAYBE_TEXT, "action": _TEXT,
+                               "target": _TEXT, "outcome": _TEXT, "address": _MAYBE_TEXT,
+                               "detail": {"type": "object"}}),
         "Token": _object(_TOKEN),
         "TokenPage": _page("Token"),
         "NewToken": _object(_TOKEN | {"token": _TEXT}),
     }  # fmt: skip
     bodies = (START_RUN, START_RUNS, CHANGE_WORKFLOW, CANCEL_RUN, RETRY_RUN, REPLAY_RUN, REPLAY_DELIVERY, SEND_SIGNAL,
-              SET_HOLD, PRUNE_RUNS, SET_STATE, NOTHING, CREATE_TOKEN, PUT_SECRET, PUT_VAR, SEND_WEBHOOK, VERIFY_WEBHOOK,
-              PREVIEW_SCHEDULE, PLAN_WORKFLOWS, APPLY_WORKFLOWS, EVALUATE_EXPRESSION, EVALUATE_IN_RUN)  # fmt: skip
+              SET_HOLD, PRUNE_RUNS, SET_STATE, NOTHING, CREATE_TOKEN, PUT_SECRET, PUT_VAR, ROTATE_KEY, SEND_WEBHOOK,
+              VERIFY_WEBHOOK, PREVIEW_SCHEDULE, PLAN_WORKFLOWS, APPLY_WORKFLOWS, EVALUATE_EXPRESSION, EVALUATE_IN_RUN)  # fmt: skip
     for body in bodies:
         named[body.schema_name] = _body(body)
     return dict(sorted(named.items()))

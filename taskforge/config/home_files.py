@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import shutil
 from pathlib import Path
 from typing import Final
 
 BACKUPS: Final = "backups"
-LOG_FILE: Final = "serve.log"
 OLD_LOG: Final = "serve.log.1"
 
 _OURS = re.compile(r"taskforge-(?:[0-9]{8}T[0-9]{6}Z(?:-[0-9]+)?|before-[0-9]{4}-[0-9]+)\.db")
@@ -41,32 +38,6 @@ def home_bytes(home: Path, without: tuple[str, ...] = ()) -> int:
     """Size of all files in the home and in `backups/`, but those named in `without`."""
     files = [path for path in (*_files(home), *_files(home / BACKUPS)) if path.name not in without]
     return sum(_size(path) for path in files)
-
-
-def set_log_aside(home: Path, limit: int, descriptor: int = 2) -> int:
-    """When `serve.log` is larger than `limit` bytes and is where this process writes, move what it has to
-    `serve.log.1`, in place of what was there. Returns the bytes that this freed.
-
-    The server's own descriptor stays open on the file, so that it is emptied and not renamed; it is written to at its
-    end, wherever that is."""
-    path = home / LOG_FILE
-    with contextlib.suppress(OSError):
-        found = path.stat()
-        if found.st_size <= limit or not os.path.samestat(found, os.fstat(descriptor)):
-            return 0
-        old = home / OLD_LOG
-        freed = _size(old)
-        unfinished = old.with_name(f"{OLD_LOG}.part")
-        try:
-            with contextlib.suppress(OSError):  # on a full disk the log is emptied all the same
-                shutil.copyfile(path, unfinished)
-                unfinished.chmod(0o600)
-                unfinished.replace(old)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        os.truncate(path, 0)
-        return freed + found.st_size - _size(old)
-    return 0
 
 
 def remove_file(path: Path) -> int:

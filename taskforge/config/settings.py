@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from taskforge.config.values import Rule, Value, check_host, check_range, check_token, check_url
+from taskforge.config.values import Rule, Value, check_host, check_provider, check_range, check_token, check_url
 
 _T = TypeVar("_T", bound=Value)
 _MIB = 1024 * 1024
@@ -102,7 +102,6 @@ class RetentionSettings:
         high=1_073_741_824,
     )
     backups: int = _setting(0, "Files that are kept in backups/, the newest; 0: any number.", low=0, high=1_000_000)
-    log_mib: int = _setting(64, "Size at which serve.log is set aside as serve.log.1; 0: never.", low=0, high=1_048_576)
     every_seconds: float = _setting(600.0, "Pause between two looks at these limits.", low=0.1, high=86_400)
 
 
@@ -135,6 +134,27 @@ class EgressSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretsSettings:
+    providers: tuple[str, ...] = _setting(
+        ("store",),
+        "Where $secrets come from, in order: store, env:PREFIX, file:DIRECTORY, command:PROGRAM.",
+        check=check_provider,
+        entries="providers",
+    )
+    cache_seconds: float = _setting(
+        60.0, "How long a value of another provider than the store is kept.", low=1, high=86_400
+    )
+    command_timeout_seconds: float = _setting(
+        10.0, "Longest time that a command may take to print a value.", low=0.1, high=600
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSettings:
+    keep_days: float = _setting(365.0, "How long entries of the audit log are kept.", low=1, high=36_500)
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     level: str = _setting("info", "Least severe entry that is written.", choices=("debug", "info", "warning", "error"))
     format: str = _setting(
@@ -142,6 +162,10 @@ class LogSettings:
         "How entries look; auto is console on a terminal, else json.",
         choices=("auto", "json", "console"),
     )
+    file_mib: int = _setting(
+        16, "Size from which serve.log is put aside as serve.log.1, which takes the place of an older one.",
+        low=1, high=10_240,
+    )  # fmt: skip
 
 
 SECTIONS: Final = {
@@ -154,6 +178,8 @@ SECTIONS: Final = {
     "retention": RetentionSettings,
     "http": HttpSettings,
     "egress": EgressSettings,
+    "secrets": SecretsSettings,
+    "audit": AuditSettings,
     "log": LogSettings,
 }
 
@@ -172,6 +198,8 @@ class Settings:
     retention: RetentionSettings = RetentionSettings()
     http: HttpSettings = HttpSettings()
     egress: EgressSettings = EgressSettings()
+    secrets: SecretsSettings = SecretsSettings()
+    audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
     sources: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -297,6 +297,7 @@ FAILURE_CODES: dict[str, str] = {
     "EXPRESSION_TIMEOUT": "an expression ran longer than its time limit and was stopped",
     "EXPRESSION_MEMORY": "an expression passed its memory limit and was stopped",
     "EXPRESSION_TOO_LARGE": "an expression's result is larger than the limit",
+    "SECRET_UNAVAILABLE": "a provider could not be asked for a secret, or gave what is no value",
     "INVALID_CONFIG": "the step's settings, once evaluated, do not fit the step",
     "OUTPUT_TOO_LARGE": "the step's output is larger than the limit",
     "STEP_FAILED": "a `fail` step ended the run",

@@ -32,12 +32,14 @@ from taskforge.core.reasons import Reason
 from taskforge.core.snapshot import Changes, RunSnapshot
 from taskforge.core.states import RUN_TERMINAL
 from taskforge.engine.applying import ApplyCalls, Applying
+from taskforge.engine.auditing import AuditCalls
 from taskforge.engine.children import Children
 from taskforge.engine.driver import Asked
 from taskforge.engine.drivers import Drivers
 from taskforge.engine.places import Places
 from taskforge.engine.plans import Plans
 from taskforge.engine.resuming import Resumable, awaited_signal, check_resumable, step_of
+from taskforge.engine.rotation import KeyRotation, Rotated
 from taskforge.engine.starting import StartRequest, Starts
 from taskforge.engine.timers import Timers
 from taskforge.engine.trials import Trials
@@ -48,6 +50,7 @@ from taskforge.engine.watching import Watchers
 from taskforge.engine.why import Surroundings, missing_reason, present_reasons
 from taskforge.security.resume_links import ResumeLinks, ResumeTarget
 from taskforge.steps.wait import signal_schema
+from taskforge.store.audit import name_target
 from taskforge.store.protocol import (
     DeadLetterRow,
     JournalRow,
@@ -78,7 +81,7 @@ class DefinitionReader(Protocol):
         ...
 
 
-class Service(ValueCalls, TriggerCalls, ApplyCalls, DataCalls):
+class Service(ValueCalls, TriggerCalls, ApplyCalls, AuditCalls, DataCalls):
     """All calls. Refusals are errors of `core.errors`; what returns is durable."""
 
     def __init__(
@@ -98,9 +101,11 @@ class Service(ValueCalls, TriggerCalls, ApplyCalls, DataCalls):
         triggers: Triggers,
         trials: Trials,
         upkeep: Upkeep,
+        keys: KeyRotation | None = None,
     ) -> None:
         self._trials = trials
         self._upkeep = upkeep
+        self._keys = keys
         self._triggers = triggers
         self._values = values
         self._store = store
@@ -120,10 +125,12 @@ class Service(ValueCalls, TriggerCalls, ApplyCalls, DataCalls):
 
     # ---- definitions
 
-    async def validate_workflow(self, source: bytes, media: Media) -> Definition:
-        """Read and check a document; nothing is stored. Raises InvalidDefinition."""
+    async def validate_workflow(self, source: bytes, media: Media, *, offline: bool = False) -> Definition:
+        """Read and check a document; nothing is stored. `offline`: without a look at what the server has. Raises
+        InvalidDefinition."""
         definition = await self._read(source, media)
-        return replace(definition, warnings=[*definition.warnings, *await self._applying.warnings(definition)])
+        known = [] if offline else await self._applying.warnings(definition)
+        return replace(definition, warnings=[*definition.warnings, *known])
 
     async def _read(self, source: bytes, media: Media) -> Definition:
         definition = await asyncio.to_thread(self._reader.parse, source, media)
@@ -140,6 +147,7 @@ class Service(ValueCalls, TriggerCalls, ApplyCalls, DataCalls):
         plan = definition.plan
         if name is not None and plan.name != name:
             raise NameMismatch(f"the document is named {plan.name!r}, the request says {name!r}; make them the same")
+        name_target(f"workflows/{plan.name}")
         async with self._changing([plan.name]):
             document = await self._applying.stored_text(plan.name, definition.document)
             specs = self._triggers.specs(plan)
@@ -417,8 +425,10 @@ class Service(ValueCalls, TriggerCalls, ApplyCalls, DataCalls):
 
     # ---- dead letters
 
-    async def list_dead_letters(self, state: str | None, cursor: str | None, limit: int) -> list[DeadLetterRow]:
-        return await self._store.list_dead_letters(state, cursor, limit)
+    async def list_dead_letters(
+        self, state: str | None, cursor: str | None, limit: int, workflow: str | None = None
+    ) -> list[DeadLetterRow]:
+        return await self._store.list_dead_letters(state, cursor, limit, workflow)
 
     async def get_dead_letter(self, id: str) -> DeadLetterRow:
         return await self._store.get_dead_letter(id)
@@ -445,6 +455,12 @@ class Service(ValueCalls, TriggerCalls, ApplyCalls, DataCalls):
 
     async def revoke_token(self, id: str) -> None:
         await self._store.revoke_token(id)
+
+    async def rotate_key(self, *, keep_links: bool) -> Rotated:
+        """Change the home's key (`engine.rotation`)."""
+        if self._keys is None:
+            raise Unavailable("this server has no key of its own")
+        return await self._keys.rotate(keep_links=keep_links)
 
     async def stats(self) -> Stats:
         stats = await self._store.stats(self._clock.now())

@@ -21,12 +21,12 @@ from taskforge.config.home_files import (
     home_bytes,
     list_backups,
     remove_file,
-    set_log_aside,
 )
 from taskforge.core.clock import Clock, to_rfc3339
 from taskforge.core.errors import Conflict, StartupError, TaskForgeError, Unavailable
 from taskforge.core.states import RUN_TERMINAL
 from taskforge.observe.logs import get_logger
+from taskforge.security.fingerprint import key_fingerprints
 from taskforge.store.protocol import Stats, Store
 
 log = get_logger("upkeep")
@@ -55,7 +55,6 @@ class RetentionLimits:
     runs: int | None = None
     home_bytes: int | None = None
     backups: int | None = None
-    log_bytes: int | None = None
 
 
 class Pruned(NamedTuple):
@@ -83,8 +82,7 @@ class BackupMade(NamedTuple):
 
 class Upkeep:
     """`sweep` looks at every limit; `prune`, `vacuum` and `back_up` are what a person asks for. One at a time, but for
-    backups. `key_id` is the fingerprint of the home's key; `others` lets go of what else is old: deliveries and
-    decisions on slots."""
+    backups. `others` lets go of what else is old: deliveries, decisions on slots, the audit log."""
 
     def __init__(
         self,
@@ -92,14 +90,12 @@ class Upkeep:
         clock: Clock,
         home: Path,
         limits: RetentionLimits,
-        key_id: str | None = None,
         others: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._home = home
         self._limits = limits
-        self._key_id = key_id
         self._busy = asyncio.Lock()
         self._backing_up = False
         self._others = others
@@ -154,7 +150,7 @@ class Upkeep:
             taken_at = self._clock.wall()
             path = backup_path(self._home, to_rfc3339(taken_at))
             try:
-                size = await self._store.back_up(path, taken_at, self._key_id)
+                size = await self._store.back_up(path, taken_at, key_fingerprints(self._home)[0])
             except StartupError as error:
                 raise Unavailable(error.message) from None
             log.info("backup_made", path=str(path), bytes=size)
@@ -173,8 +169,6 @@ class Upkeep:
         limits = self._limits
         start = await self._total()
         runs = 0
-        if limits.log_bytes is not None:
-            await asyncio.to_thread(set_log_aside, self._home, limits.log_bytes)
         if limits.backups is not None:
             for path in list_backups(self._home)[: -limits.backups]:
                 self._remove_backup(path, "more than [retention] backups")
@@ -214,9 +208,7 @@ class Upkeep:
         bytes."""
         if await self._total() <= most:
             return 0
-        await asyncio.to_thread(set_log_aside, self._home, most // 8)
-        if await self._total() > most:
-            remove_file(self._home / OLD_LOG)
+        remove_file(self._home / OLD_LOG)
         if await self._total() > most:
             await self._give_back(0)
         for path in list_backups(self._home)[:-1]:

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from taskforge.core.snapshot import AttemptRecord, Changes, RunRecord, SignalRecord, StepRecord
+from taskforge.store.audit import AuditStore
 from taskforge.store.triggered import NewRun as NewRun
 from taskforge.store.triggered import StartedRun as StartedRun
 from taskforge.store.triggered import TriggerSpec, TriggerStore
@@ -195,7 +196,7 @@ class Stats:
     """How long the schedule has been due that is overdue the most."""
 
 
-class Store(TriggerStore, ValueStore, Protocol):
+class Store(TriggerStore, ValueStore, AuditStore, Protocol):
     """One database. Methods may be called from one event loop; they never hold a transaction across an await."""
 
     notices: list[str]
@@ -435,7 +436,9 @@ class Store(TriggerStore, ValueStore, Protocol):
         """Raises NotFound."""
         ...
 
-    async def list_dead_letters(self, state: str | None, cursor: str | None, limit: int) -> list[DeadLetterRow]:
+    async def list_dead_letters(
+        self, state: str | None, cursor: str | None, limit: int, workflow: str | None = None
+    ) -> list[DeadLetterRow]:
         """Newest first; `cursor` is an id."""
         ...
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from taskforge.config import home_files
-from taskforge.config.home_files import backup_path, home_bytes, list_backups, set_log_aside
+from taskforge.config.home import create_home
+from taskforge.config.home_files import backup_path, home_bytes, list_backups
 from taskforge.engine.upkeep import IDEMPOTENCY_KEPT_MS, RetentionLimits, Upkeep
 from taskforge.store.protocol import RunFilter
 from taskforge.store.sqlite import runs
@@ -26,7 +26,7 @@ MIB = 1024 * 1024
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     made = tmp_path / "home"
-    made.mkdir()
+    create_home(made)
     return made
 
 
@@ -44,7 +44,7 @@ async def desk(home: Path) -> AsyncIterator[Desk]:
 
 
 def upkeep(desk: Desk, home: Path, **limits: Any) -> Upkeep:
-    return Upkeep(desk.store, desk.clock, home, RetentionLimits(**limits), "a key")
+    return Upkeep(desk.store, desk.clock, home, RetentionLimits(**limits))
 
 
 async def numbers(desk: Desk) -> list[int]:
@@ -197,30 +197,6 @@ async def test_a_vacuum_gives_all_free_pages_back(desk: Desk, home: Path) -> Non
 
 
 # ---- files
-
-
-def test_a_log_that_is_too_large_is_set_aside_while_the_server_writes_on(home: Path) -> None:
-    path = home / home_files.LOG_FILE
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.write(descriptor, b"first\n" * 100)
-    assert set_log_aside(home, 1_000, descriptor) == 0
-    assert set_log_aside(home, 100, descriptor) == 0  # it is all kept, in the other file
-    os.write(descriptor, b"second\n")
-    assert path.read_bytes() == b"second\n"
-    old = home / home_files.OLD_LOG
-    assert old.read_bytes() == b"first\n" * 100 and old.stat().st_mode & 0o777 == 0o600
-    os.write(descriptor, b"third\n" * 50)
-    assert set_log_aside(home, 100, descriptor) == 600
-    os.close(descriptor)
-    assert old.read_bytes() == b"second\n" + b"third\n" * 50
-
-
-def test_a_log_that_this_process_does_not_write_is_left_alone(home: Path) -> None:
-    path = home / home_files.LOG_FILE
-    path.write_bytes(b"x" * 1_000)
-    with (home / "other").open("w") as other:
-        assert set_log_aside(home, 100, other.fileno()) == 0
-    assert path.stat().st_size == 1_000
 
 
 def test_backups_of_one_second_have_names_of_their_own(home: Path) -> None:
