@@ -277,7 +277,8 @@ def components() -> dict[str, Any]:
     }  # fmt: skip
     bodies = (START_RUN, START_RUNS, CHANGE_WORKFLOW, CANCEL_RUN, RETRY_RUN, REPLAY_RUN, REPLAY_DELIVERY, SEND_SIGNAL,
               SET_HOLD, PRUNE_RUNS, SET_STATE, NOTHING, CREATE_TOKEN, PUT_SECRET, PUT_VAR, ROTATE_KEY, SEND_WEBHOOK,
-              VERIFY_WEBHOOK, PREVIEW_SCHEDULE, PLAN_WORKFLOWS, APPLY_WORKFLOWS, EVALUATE_EXPRESSION, EVALUATE_IN_RUN)  # fmt: skip
+              VERIFY_WEBHOOK, PREVIEW_SCHEDULE, PLAN_WORKFLOWS, APPLY_WORKFLOWS, EVALUATE_EXPRESSION,
+              EVALUATE_IN_RUN)  # fmt: skip
     for body in bodies:
         named[body.schema_name] = _body(body)
     return dict(sorted(named.items()))

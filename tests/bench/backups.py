@@ -2,8 +2,8 @@
 
 The server has KEPT ended runs, which retention keeps it at, and starts RATE runs a second. Backups are taken one after
 the other beside it; each is restored into a home of its own, and must be sound by `db check`, the first and every tenth
-by the independent witness, too, and have every run that was acknowledged before the backup began: of the newest KEPT / 2,
-for older ones may have been let go of. Prints the figures.
+by the independent witness, too, and have every run that was acknowledged before the backup began: of the newest
+KEPT / 2, for older ones may have been let go of. Prints the figures.
 """
 
 from __future__ import annotations
