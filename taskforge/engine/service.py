@@ -44,6 +44,7 @@ from taskforge.engine.starting import StartRequest, Starts
 from taskforge.engine.timers import Timers
 from taskforge.engine.trials import Trials
 from taskforge.engine.triggers import TriggerCalls, Triggers
+from taskforge.engine.upkeep import DataCalls, Upkeep
 from taskforge.engine.values import StoredValues, ValueCalls
 from taskforge.engine.watching import Watchers
 from taskforge.engine.why import Surroundings, missing_reason, present_reasons
@@ -80,7 +81,7 @@ class DefinitionReader(Protocol):
         ...
 
 
-class Service(ValueCalls, TriggerCalls, ApplyCalls, AuditCalls):
+class Service(ValueCalls, TriggerCalls, ApplyCalls, AuditCalls, DataCalls):
     """All calls. Refusals are errors of `core.errors`; what returns is durable."""
 
     def __init__(
@@ -99,9 +100,11 @@ class Service(ValueCalls, TriggerCalls, ApplyCalls, AuditCalls):
         values: StoredValues,
         triggers: Triggers,
         trials: Trials,
+        upkeep: Upkeep,
         keys: KeyRotation | None = None,
     ) -> None:
         self._trials = trials
+        self._upkeep = upkeep
         self._keys = keys
         self._triggers = triggers
         self._values = values
@@ -460,7 +463,8 @@ class Service(ValueCalls, TriggerCalls, ApplyCalls, AuditCalls):
         return await self._keys.rotate(keep_links=keep_links)
 
     async def stats(self) -> Stats:
-        return await self._triggers.add_stats(await self._store.stats(self._clock.now()))
+        stats = await self._store.stats(self._clock.now())
+        return self._upkeep.add_stats(await self._triggers.add_stats(stats))
 
     def liveness(self) -> str | None:
         """Return why this process is not doing its work, or None. Never waits."""
