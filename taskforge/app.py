@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import os
 import platform
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,19 +24,22 @@ import uvicorn
 from taskforge import __version__
 from taskforge.api.server import create_api, http_protocol
 from taskforge.config import Settings, create_home, load_settings
-from taskforge.config.home import DATABASE_FILE
+from taskforge.config.home import DATABASE_FILE, LOG_FILE
 from taskforge.config.lock import HomeLock
+from taskforge.config.tls import check_tls
 from taskforge.core.clock import SystemClock
 from taskforge.core.definition import Definition, DefinitionLimits, load_plan, parse_definition
 from taskforge.core.errors import StartupError, TaskForgeError
 from taskforge.core.model import JSON, Plan
 from taskforge.core.problem import Problem
+from taskforge.engine.auditing import prune_audit
 from taskforge.engine.children import Children
 from taskforge.engine.drivers import Drivers
 from taskforge.engine.evaluation import Expressions
 from taskforge.engine.executor import Executor
 from taskforge.engine.places import Places
 from taskforge.engine.plans import Plans
+from taskforge.engine.rotation import KeyRotation
 from taskforge.engine.service import Service
 from taskforge.engine.starting import Starts
 from taskforge.engine.timers import Timers
@@ -48,9 +51,11 @@ from taskforge.engine.workflow_state import WorkflowState
 from taskforge.expressions.evaluator import Evaluator, Limits
 from taskforge.expressions.jq_check import jq_problems
 from taskforge.expressions.template import parse_template
+from taskforge.observe.log_file import keep_small
 from taskforge.observe.logs import configure_logging, get_logger
 from taskforge.security.egress import EgressPolicy, parse_networks
-from taskforge.security.keys import read_key
+from taskforge.security.keys import KeyFile
+from taskforge.security.providers import make_providers
 from taskforge.security.resume_links import ResumeLinks
 from taskforge.security.secrets import SecretBox
 from taskforge.steps.http_transport import HttpTransport
@@ -110,6 +115,8 @@ class Server:
         self.settings = settings
         self.clock = SystemClock()
         self.node = self.clock.new_id("node")
+        self.machine = False
+        """Is the ready line for a program?"""
         self._sock = sock
         self._failure: BaseException | None = None
         self._stop = asyncio.Event()
@@ -138,10 +145,7 @@ class Server:
         reader = Reader(settings, evaluator)
         plans = Plans(store, reader.load)
         state = WorkflowState(store, self.clock)
-        key = read_key(settings.home)
-        values = StoredValues(store, self.clock, SecretBox(key))
-        await values.load()
-        links = ResumeLinks(key, settings.server.public_url or _public_url(settings, self._sock))
+        values, links, keys = await self._load_values(store)
         expressions = Expressions(evaluator, state, values, links)
         executor = Executor(
             self.clock,
@@ -186,11 +190,16 @@ class Server:
             await triggers.run_ends.catch_up()
 
         timers.on_upkeep = look_after
-        timers.on_retention = triggers.prune
+
+        async def retain() -> None:
+            await triggers.prune()
+            await prune_audit(store, self.clock, _ms(settings.audit.keep_days * 86_400))
+
+        timers.on_retention = retain
         places = Places(store, drivers)
         service = Service(
             store, self.clock, drivers, plans, reader, timers, starts=starts, children=children, places=places,
-            links=links, values=values, triggers=triggers, trials=Trials(evaluator, expressions),
+            links=links, values=values, triggers=triggers, trials=Trials(evaluator, expressions), keys=keys,
         )  # fmt: skip
         self._install_signals()
         await timers.start()
@@ -202,13 +211,14 @@ class Server:
         serving.add_done_callback(lambda task: self._web_ended(task, web))
         await asyncio.wait([serving, asyncio.create_task(web.ready.wait())], return_when=asyncio.FIRST_COMPLETED)
         url = _url(settings, self._sock)
-        lock.announce(url)
+        lock.announce(url, self.clock.wall())
         if not self._stop.is_set():
-            print(f"taskforge {__version__} is ready at {url} (home {settings.home})", flush=True)
+            print(_ready_line(url, settings.home, machine=self.machine), flush=True)
             log.info("ready", url=url, home=str(settings.home), pid=os.getpid(), node=self.node)
         _collect_less()
         warming = asyncio.create_task(http.warm_up(_WARM_UP_S))
         await self._stop.wait()
+        lock.announce_stop()
         warming.cancel()
         await triggers.stop()
         await self._shut_down(service, timers, executor, drivers)
@@ -233,6 +243,22 @@ class Server:
 
     async def _open_store(self) -> Store:
         return await SqliteStore.open(self.settings.home / DATABASE_FILE, clock=self.clock)
+
+    async def _load_values(self, store: Store) -> tuple[StoredValues, ResumeLinks, KeyRotation]:
+        """What the home's key is for: values, one-time links, and the care of the key itself."""
+        file = self._key_file()
+        key = file.read().current
+        wanted = self.settings.secrets
+        providers = make_providers(wanted.providers, os.environ, self.settings.home, wanted.command_timeout_seconds)
+        values = StoredValues(store, self.clock, SecretBox(key), providers, _ms(wanted.cache_seconds))
+        links = ResumeLinks(key, self.settings.server.public_url or _public_url(self.settings, self._sock))
+        keys = KeyRotation(file, values, links)
+        await values.load()
+        await keys.finish(self.clock.now())
+        return values, links, keys
+
+    def _key_file(self) -> KeyFile:
+        return KeyFile(self.settings.home)
 
     def _evaluator(self) -> Evaluator:
         wanted = self.settings.expressions
@@ -332,8 +358,10 @@ class _Web(uvicorn.Server):
         yield
 
 
-def serve(home: Path, flags: Mapping[str, str | int], make: type[Server] = Server) -> int:
+def serve(home: Path, flags: Mapping[str, str | int], make: type[Server] = Server, *, machine: bool = False) -> int:
     """Run the server in the foreground until it ends. Returns 0, or 1 after one clear line on stderr.
+
+    `machine`: the ready line is a JSON object.
 
     `make` puts the parts together: a test gives one that wraps them.
     """
@@ -341,12 +369,13 @@ def serve(home: Path, flags: Mapping[str, str | int], make: type[Server] = Serve
         create_home(home)
         settings = load_settings(home, os.environ, dict(flags))
         configure_logging(settings.log.level, settings.log.format)
+        keep_small(home / LOG_FILE, settings.log.file_mib * 1024 * 1024)
         lock = HomeLock(home)
         try:
-            _check_tls(settings)
+            check_tls(settings)
             sock = _listen(settings)
             _warn(settings)
-            return _run(make, settings, sock, lock)
+            return _run(make, settings, sock, lock, machine)
         finally:
             lock.release()
     except TaskForgeError as error:
@@ -355,9 +384,11 @@ def serve(home: Path, flags: Mapping[str, str | int], make: type[Server] = Serve
         return 1
 
 
-def _run(make: type[Server], settings: Settings, sock: socket.socket, lock: HomeLock) -> int:
+def _run(make: type[Server], settings: Settings, sock: socket.socket, lock: HomeLock, machine: bool) -> int:
     async def main() -> int:
-        return await make(settings, sock).run(lock)
+        server = make(settings, sock)
+        server.machine = machine
+        return await server.run(lock)
 
     if sys.platform != "win32" and platform.python_implementation() == "CPython":
         import uvloop
@@ -367,31 +398,17 @@ def _run(make: type[Server], settings: Settings, sock: socket.socket, lock: Home
     return asyncio.run(main())
 
 
+def _ready_line(url: str, home: Path, *, machine: bool) -> str:
+    if machine:
+        return json.dumps({"server": url, "pid": os.getpid(), "home": str(home), "version": __version__})
+    return f"taskforge {__version__} is ready at {url} (home {home})"
+
+
 def _collect_less() -> None:
     """Leave what the start has made out of every garbage collection, and collect more rarely: a run makes hundreds of
     short-lived objects and hardly any cycle (docs/performance.md)."""
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
-
-
-def _check_tls(settings: Settings) -> None:
-    """Read certificate and key once, so that what is wrong with them is told before anything starts."""
-    server = settings.server
-    if not server.tls_cert:
-        return
-    cert, key = settings.home / server.tls_cert, settings.home / server.tls_key
-    for path in (cert, key):
-        try:
-            path.read_bytes()
-        except OSError as error:
-            raise StartupError(f"cannot read {path} ([server] tls_cert, tls_key): {error.strerror}") from None
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, lambda: "")
-    except (OSError, ValueError) as error:  # SSLError is an OSError
-        raise StartupError(
-            f"{cert} and {key} cannot be used for TLS ({getattr(error, 'reason', None) or error}): they must be a "
-            "certificate and its key, both PEM, the key without a passphrase"
-        ) from None
 
 
 def _listen(settings: Settings) -> socket.socket:

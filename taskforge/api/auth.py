@@ -8,12 +8,17 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from taskforge.api.grants import ALL, Grants
 from taskforge.api.route import Scope
 from taskforge.core.clock import Clock
 from taskforge.core.errors import Unauthorized
 
 if TYPE_CHECKING:
     from taskforge.engine.service import Service
+    from taskforge.store.protocol import TokenRow
+
+CONFIG = "admin"
+"""How the token of the configuration is called, as it has no id and no name."""
 
 _KEPT_SECONDS = 0.5  # a revoked token is refused by every node within this time
 _KEPT_ENTRIES = 4096
@@ -22,9 +27,11 @@ _LONGEST = 1024  # bytes; no token is that long, so that a huge one costs nothin
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The caller. `scope` is the widest that the token has; None: none of ours."""
+    """The caller. `scope` is the widest that the token has for the whole server; None: none."""
 
     id: str
+    name: str
+    grants: Grants
     scope: Scope | None
     expires_at: int | None = None
 
@@ -34,10 +41,10 @@ def hash_token(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def widest_scope(scopes: str) -> Scope | None:
-    """The widest scope of a token's JSON list. Words that are no scope grant nothing."""
-    found = [Scope[name.upper()] for name in json.loads(scopes) if name.upper() in Scope.__members__]
-    return max(found, default=None)
+def principal_of(row: TokenRow) -> Principal:
+    """The caller whose token this is."""
+    grants = Grants.parse(json.loads(row.scopes))
+    return Principal(row.id, row.name, grants, grants.everywhere, row.expires_at)
 
 
 class Authenticator:
@@ -47,7 +54,7 @@ class Authenticator:
         self._service = service
         self._clock = clock
         self._admin = hashlib.sha256(admin_token.encode()).digest() if admin_token else None
-        self._principal = Principal("config", Scope.ADMIN)
+        self._principal = Principal(CONFIG, CONFIG, ALL, ALL.everywhere)
         self._known: dict[bytes, tuple[float, Principal | None]] = {}
 
     async def authenticate(self, header: bytes | None) -> Principal:
@@ -76,8 +83,10 @@ class Authenticator:
         if known is not None and known[0] > now:
             return known[1]
         row = await self._service.find_token(digest.hex())
-        principal = None if row is None else Principal(row.id, widest_scope(row.scopes), row.expires_at)
+        principal = None if row is None else principal_of(row)
         if len(self._known) >= _KEPT_ENTRIES:
-            self._known.clear()
+            # Wrong tokens do not push out good ones.
+            good = {key: entry for key, entry in self._known.items() if entry[1] is not None}
+            self._known = good if len(good) < _KEPT_ENTRIES else {}
         self._known[digest] = (now + _KEPT_SECONDS, principal)
         return principal

@@ -21,6 +21,8 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 _MAX_PROBLEMS = 100
 _MAX_FIELDS = 1000
+_PARSE_HERE = 256 * 1024
+"""Bytes of JSON that are read on the event loop; more are read in a thread, so that others are answered meanwhile."""
 
 
 async def take_body(call: Call, kind: Body) -> None:
@@ -38,7 +40,8 @@ async def take_body(call: Call, kind: Body) -> None:
         _check_type(call, json_type)
     elif kind.required:
         raise InvalidRequest(f"the request needs a JSON body with {_names(kind)}")
-    call.members = _members(_parse(raw) if raw else {}, kind)
+    value = await asyncio.to_thread(_parse, raw) if len(raw) > _PARSE_HERE else _parse(raw) if raw else {}
+    call.members = _members(value, kind)
 
 
 async def read_body(

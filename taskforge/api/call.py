@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from taskforge.api.route import Route
     from taskforge.engine.service import Service
+    from taskforge.store.audit import AuditEntry
 
 
 @dataclass(slots=True)
@@ -44,7 +45,7 @@ class Call(Request):
 
     `params` are the path's parameters, `asked` the query parameters (only those that were given), `members` the checked
     members of the JSON body, `document` the bytes and media (`yaml`, `json`) of a workflow document, `data` a JSON
-    value, `FormData`, or None.
+    value, `FormData`, or None. `entry` is its entry in the audit log, where it has one.
     """
 
     context: Context
@@ -55,6 +56,7 @@ class Call(Request):
     members: dict[str, Any]
     document: tuple[bytes, str]
     data: Any
+    entry: AuditEntry | None
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, context: Context) -> None:
         super().__init__(scope, receive, send)
@@ -62,6 +64,7 @@ class Call(Request):
         # Of several headers with one name the first counts, or the call is refused (`is_repeated`).
         self._fields: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         self.principal = None
+        self.entry = None
         self.params = {}
         self.asked = {}
         self.members = {}

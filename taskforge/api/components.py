@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from taskforge.api.apply_members import APPLY_WORKFLOWS, PLAN_WORKFLOWS
 from taskforge.api.expression_calls import EVALUATE_EXPRESSION, EVALUATE_IN_RUN
 from taskforge.api.members import (
     CANCEL_RUN,
@@ -22,7 +23,7 @@ from taskforge.api.members import (
 )
 from taskforge.api.route import JsonBody, Schema
 from taskforge.api.schemas import ATTEMPT_STATES, STEP_STATES
-from taskforge.api.value_members import PUT_SECRET, PUT_VAR, SEND_WEBHOOK, VERIFY_WEBHOOK
+from taskforge.api.value_members import PUT_SECRET, PUT_VAR, ROTATE_KEY, SEND_WEBHOOK, VERIFY_WEBHOOK
 from taskforge.core.states import DeadLetterState, RunState, StepState
 
 _TEXT: Schema = {"type": "string"}
@@ -32,6 +33,7 @@ _FLAG: Schema = {"type": "boolean"}
 _ANY: Schema = {}
 _TIME: Schema = {"type": "string", "format": "date-time", "examples": ["2026-11-23T02:37:01.123Z"]}
 _MAYBE_TEXT: Schema = {"type": ["string", "null"]}
+_MAYBE_WHOLE: Schema = {"type": ["integer", "null"]}
 _MAYBE_TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
 
 
@@ -68,8 +70,8 @@ def _body(body: JsonBody) -> Schema:
     return schema | least | ({"required": required} if required else {})
 
 
-_PROBLEM_ITEM = _object({"path": _TEXT, "line": _WHOLE, "column": _WHOLE, "message": _TEXT, "hint": _TEXT},
-                        "line", "column", "hint")  # fmt: skip
+_PROBLEM_ITEM = _object({"file": _TEXT, "path": _TEXT, "line": _WHOLE, "column": _WHOLE, "message": _TEXT,
+                         "hint": _TEXT}, "file", "line", "column", "hint")  # fmt: skip
 _FAILURE = _object({"code": _TEXT, "message": _TEXT, "step": _TEXT, "attempt": _WHOLE, "detail": {"type": "object"}},
                    "step", "attempt", "detail")  # fmt: skip
 _STARTED = {"id": _TEXT, "number": _WHOLE, "state": _words(tuple(RunState))}
@@ -125,6 +127,7 @@ _DELIVERY: dict[str, Schema] = {
     "replay_of": _MAYBE_TEXT,
     "error": _maybe(_object({"code": _TEXT, "message": _TEXT})),
 }
+_PLACE = _object({"block": _TEXT, "after": _MAYBE_TEXT})
 _COUNTS: Schema = {"type": "object", "additionalProperties": _COUNT}
 
 
@@ -165,6 +168,47 @@ def components() -> dict[str, Any]:
                               "warnings": _list(_ref("ProblemItem"))}, "warnings"),
         "Validation": _object({"valid": _FLAG, "errors": _list(_ref("ProblemItem")),
                                "warnings": _list(_ref("ProblemItem"))}),
+        "Applied": _object({
+            "items": _list(_object({"name": _TEXT, "version": _WHOLE, "changed": _FLAG,
+                                    "action": _words(("new", "changed", "unchanged"))})),
+            "deleted": _list(_TEXT),
+            "warnings": _list(_ref("ProblemItem")),
+        }),
+        "Plan": _object({
+            "changes": _FLAG,
+            "summary": _object({action: _COUNT for action in ("new", "changed", "unchanged", "deleted")}),
+            "workflows": _list(_ref("WorkflowPlan")),
+            "missing": _object({noun: _list(_object({"name": _TEXT, "workflows": _list(_TEXT)}))
+                                for noun in ("secrets", "vars", "workflows")}),
+            "hosts": _list(_object({"host": _TEXT, "workflows": _list(_TEXT)})),
+            "computed_hosts": _list(_TEXT),
+            "warnings": _list(_ref("ProblemItem")),
+            "expected": _COUNTS,
+        }),
+        "WorkflowPlan": _object({
+            "name": _TEXT,
+            "action": _words(("new", "changed", "unchanged", "deleted")),
+            "file": _MAYBE_TEXT,
+            "version": _MAYBE_WHOLE,
+            "new_version": _MAYBE_WHOLE,
+            "enabled": _FLAG,
+            "returns": _FLAG,
+            "sha256": _MAYBE_TEXT,
+            "differences": _list(_ref("Difference")),
+            "triggers": _list(_object({"name": _TEXT, "change": _words(("added", "removed", "changed")),
+                                       "settings": _ANY})),
+            "firings": _list(_object({"trigger": _TEXT, "old": _maybe(_ref("Firing")), "new": _maybe(_ref("Firing"))})),
+            "runs": _object({
+                "total": _COUNT,
+                "counts": _list(_object({"version": _WHOLE, "state": _words(tuple(RunState)), "runs": _COUNT})),
+                "names": _list(_TEXT),
+            }),
+        }),
+        "Difference": _object({"change": _words(("added", "removed", "moved", "changed")), "path": _TEXT,
+                               "step": _TEXT, "kind": _TEXT, "old": _ANY, "new": _ANY,
+                               "old_place": _PLACE, "new_place": _PLACE},
+                              "step", "kind", "old", "new", "old_place", "new_place"),
+        "Firing": _object({"at": _MAYBE_TIME, "local": _MAYBE_TEXT, "timezone": _TEXT, "schedule": _TEXT}),
         "Workflow": _object(_WORKFLOW),
         "WorkflowDetail": _object(_WORKFLOW | {"media": _MEDIA, "source": _TEXT}),
         "WorkflowPage": _page("Workflow"),
@@ -191,7 +235,8 @@ def components() -> dict[str, Any]:
                                "input": _ANY, "error": _ref("Failure"), "created_at": _TIME,
                                "closed_at": _MAYBE_TIME}),
         "DeadLetterPage": _page("DeadLetter"),
-        "Secret": _object({"name": _TEXT, "masked": _FLAG, "created_at": _TIME, "updated_at": _TIME}),
+        "Secret": _object({"name": _TEXT, "masked": _FLAG, "source": _TEXT, "created_at": _MAYBE_TIME,
+                           "updated_at": _MAYBE_TIME}),
         "SecretPage": _page("Secret"),
         "Var": _object({"name": _TEXT, "value": _ANY, "created_at": _TIME, "updated_at": _TIME}),
         "VarPage": _page("Var"),
@@ -216,13 +261,18 @@ def components() -> dict[str, Any]:
         "SlotDecision": _object({"slot": _TIME, "until": _TIME, "slots": _COUNT, "at_least": _FLAG, "code": _TEXT,
                                  "at": _TIME, "run": _MAYBE_TEXT,
                                  "error": _maybe(_object({"code": _TEXT, "message": _TEXT}))}),
+        "KeyRotated": _object({"key_id": _TEXT, "previous_key_id": _TEXT, "resealed": _COUNT}),
+        "AuditPage": _page("AuditEntry"),
+        "AuditEntry": _object({"id": _WHOLE, "at": _TIME, "actor": _TEXT, "token": _MAYBE_TEXT, "action": _TEXT,
+                               "target": _TEXT, "outcome": _TEXT, "address": _MAYBE_TEXT,
+                               "detail": {"type": "object"}}),
         "Token": _object(_TOKEN),
         "TokenPage": _page("Token"),
         "NewToken": _object(_TOKEN | {"token": _TEXT}),
     }  # fmt: skip
     bodies = (START_RUN, START_RUNS, CHANGE_WORKFLOW, CANCEL_RUN, RETRY_RUN, REPLAY_RUN, REPLAY_DELIVERY, SEND_SIGNAL,
-              SET_HOLD, SET_STATE, NOTHING, CREATE_TOKEN, PUT_SECRET, PUT_VAR, SEND_WEBHOOK, VERIFY_WEBHOOK,
-              PREVIEW_SCHEDULE, EVALUATE_EXPRESSION, EVALUATE_IN_RUN)  # fmt: skip
+              SET_HOLD, SET_STATE, NOTHING, CREATE_TOKEN, PUT_SECRET, PUT_VAR, ROTATE_KEY, SEND_WEBHOOK, VERIFY_WEBHOOK,
+              PREVIEW_SCHEDULE, PLAN_WORKFLOWS, APPLY_WORKFLOWS, EVALUATE_EXPRESSION, EVALUATE_IN_RUN)  # fmt: skip
     for body in bodies:
         named[body.schema_name] = _body(body)
     return dict(sorted(named.items()))

@@ -7,15 +7,17 @@ from collections.abc import AsyncIterator
 
 from starlette.responses import Response, StreamingResponse
 
+from taskforge.api.access import chosen_workflows
 from taskforge.api.call import Call, JsonResponse
 from taskforge.api.journal_shapes import BEGINNING, Entry, Place, entries_after, log_line, parse_place
 from taskforge.api.query import DEFAULT_LIMIT, LOGS, encode_cursor
-from taskforge.core.errors import InvalidRequest, Unauthorized
+from taskforge.core.errors import InvalidRequest, NotFound, Unauthorized
 from taskforge.core.jsontext import dump_bytes, dumps
 from taskforge.core.problem import Problem
 from taskforge.core.states import RUN_TERMINAL
 
 _ROWS = 200
+_KNOWN_RUNS = 10_000
 _LOOK_MS = 2_000  # another node's decisions are seen by looking, at the latest after this
 _PING_AFTER = 8  # quiet looks until a comment keeps the connection alive
 
@@ -27,7 +29,7 @@ async def stream_run_events(call: Call) -> Response:
 
 
 async def stream_events(call: Call) -> Response:
-    """Every transition of every run from now on, or after `Last-Event-ID`."""
+    """Every transition of every run that the caller may see, from now on, or after `Last-Event-ID`."""
     place = _last_event(call)
     if place is None:
         newest = await call.service.last_journal_id()
@@ -73,6 +75,8 @@ def _stream(call: Call, run_id: str | None, place: Place) -> Response:
 
 async def _events(call: Call, run_id: str | None, place: Place) -> AsyncIterator[bytes]:
     quiet = 0
+    workflows = chosen_workflows(call) if run_id is None else None
+    known: dict[str, str | None] = {}
     yield b"retry: 2000\n\n"
     while not call.service.stopping:
         # Wait first, read then: what is committed in between wakes us.
@@ -82,8 +86,11 @@ async def _events(call: Call, run_id: str | None, place: Place) -> AsyncIterator
             rows = await call.service.list_journal(run_id, max(place.row - 1, 0), _ROWS)
             entries = list(entries_after(rows, place))
             if entries:
-                place, quiet = entries[-1].place, 0
-                yield b"".join(map(_frame, entries))
+                place = entries[-1].place
+                shown = entries if workflows is None else await _of_workflows(call, entries, workflows, known)
+                if shown:
+                    quiet = 0
+                    yield b"".join(map(_frame, shown))
             if len(rows) >= _ROWS:
                 continue
             if ended:
@@ -97,6 +104,26 @@ async def _events(call: Call, run_id: str | None, place: Place) -> AsyncIterator
             yield b": still here\n\n"
         if not await _still_admitted(call):
             return
+
+
+async def _of_workflows(
+    call: Call, entries: list[Entry], workflows: tuple[str, ...], known: dict[str, str | None]
+) -> list[Entry]:
+    """Those entries whose runs are of these workflows. `known` keeps the workflows of runs."""
+    found: list[Entry] = []
+    for entry in entries:
+        run: str = entry.data["run_id"]
+        if run not in known:
+            if len(known) >= _KNOWN_RUNS:
+                known.clear()
+            try:
+                rows, _, _ = await call.service.get_run(run, steps="none")
+                known[run] = rows.run.workflow
+            except NotFound:  # it was pruned meanwhile
+                known[run] = None
+        if known[run] in workflows:
+            found.append(entry)
+    return found
 
 
 async def _has_ended(call: Call, run_id: str) -> bool:

@@ -6,18 +6,22 @@ from typing import Any
 
 from starlette.responses import Response
 
+from taskforge.api.access import chosen_workflows
 from taskforge.api.call import Call, json_response
-from taskforge.api.paging import page
+from taskforge.api.paging import fetch_each, page
 from taskforge.api.query import DEAD_LETTERS
 from taskforge.api.schemas import dead_letter_shape, run_shape
 
 
 async def list_dead_letters(call: Call) -> Response:
     """Dead letters, newest first."""
-    state = call.asked.get("state")
+    state, workflows = call.asked.get("state"), chosen_workflows(call)
 
     async def fetch(cursor: Any, limit: int) -> list[Any]:
-        return await call.service.list_dead_letters(state, cursor, limit)
+        async def of(workflow: str | None) -> list[Any]:
+            return await call.service.list_dead_letters(state, cursor, limit, workflow)
+
+        return await fetch_each(workflows, of, lambda row: row.id, limit)
 
     return await page(call, DEAD_LETTERS, fetch, lambda row: row.id, dead_letter_shape)
 

@@ -6,12 +6,15 @@ import re
 from dataclasses import replace
 from typing import Any
 
+from taskforge.api.grants import SCOPE_PATTERN
 from taskforge.api.query import DURATION_PATTERN
 from taskforge.api.route import Field, JsonBody, Schema, Scope
 from taskforge.core.clock import from_rfc3339
 from taskforge.core.durations import MAX_DURATION_MS, parse_duration
+from taskforge.core.problem import quoted
 
 MAX_BATCH = 1000
+MAX_SCOPES = 100
 MAX_PRIORITY = 1000
 MAX_SLOTS = 1000
 MAX_CRON = 200
@@ -21,6 +24,7 @@ SIGNAL_NAME = re.compile(r"^[^\s!/\x00-\x1f\x7f][^\s/\x00-\x1f\x7f]{0,127}$")
 
 STATE_KEY = re.compile(r"^[^/\x00-\x1f\x7f]{1,200}$")
 _MAX_TEXT = 1000
+_SCOPE = re.compile(SCOPE_PATTERN)
 
 
 def _any(value: Any) -> Any:
@@ -97,9 +101,12 @@ def _token_name(value: Any) -> str:
 
 
 def _scopes(value: Any) -> list[str]:
-    known = [scope.name.lower() for scope in Scope]
-    if not isinstance(value, list) or not value or any(name not in known for name in value):
-        raise ValueError(f"it must be a list of at least one of {', '.join(known)}")
+    known = ", ".join(scope.name.lower() for scope in Scope)
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_SCOPES:
+        raise ValueError(f"it must be a list of 1 to {MAX_SCOPES} of {known}, each also for one workflow: run:NAME")
+    for word in value:
+        if not isinstance(word, str) or not _SCOPE.fullmatch(word):
+            raise ValueError(f"{quoted(word)} is no scope; there are {known}, each also for one workflow: run:NAME")
     return list(dict.fromkeys(value))
 
 
@@ -204,9 +211,10 @@ CREATE_TOKEN = JsonBody(
             {
                 "type": "array",
                 "minItems": 1,
-                "items": {"type": "string", "enum": [scope.name.lower() for scope in Scope]},
+                "maxItems": MAX_SCOPES,
+                "items": {"type": "string", "pattern": SCOPE_PATTERN, "examples": ["read", "run:uptime"]},
             },
-            "admin includes write, write includes run, run includes read.",
+            "admin includes write, write run, run read; run:NAME is run for one workflow.",
             required=True,
         ),
         Field("expires_at", _time, {"type": ["string", "null"], "format": "date-time"}, "Never, without it."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from starlette.responses import Response
@@ -11,6 +11,25 @@ from taskforge.api.call import Call, json_response
 from taskforge.api.query import DEFAULT_LIMIT, CursorKind, encode_cursor
 
 Fetch = Callable[[Any, int], Awaitable[list[Any]]]
+Key = Callable[[Any], Any]
+
+
+async def fetch_each(
+    workflows: Sequence[str] | None,
+    fetch: Callable[[str | None], Awaitable[list[Any]]],
+    key: Key,
+    limit: int,
+    *,
+    newest_first: bool = True,
+) -> list[Any]:
+    """The first rows of all workflows, or of these alone (None: of all): each is asked for, and what they give is put
+    in one order, that of `key`."""
+    if workflows is None:
+        return await fetch(None)
+    if len(workflows) == 1:
+        return await fetch(workflows[0])
+    rows = [row for name in workflows for row in await fetch(name)]
+    return sorted(rows, key=key, reverse=newest_first)[:limit]
 
 
 async def page(

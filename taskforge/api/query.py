@@ -89,6 +89,7 @@ WHY = CursorKind("y", True)
 DEAD_LETTERS = CursorKind("d", False)
 DELIVERIES = CursorKind("i", True)
 SCHEDULES = CursorKind("c", True)
+AUDIT = CursorKind("a", True)
 
 
 def encode_cursor(kind: CursorKind, value: str | int) -> str:
@@ -201,6 +202,16 @@ TRIGGER_NAME = Param("trigger", _parse_text, {"type": "string", "minLength": 1},
 SEARCH = Param(
     "search", _parse_text, {"type": "string", "minLength": 1, "maxLength": 256},
     "Text in the headers, query or body; ASCII letters in either case.",
+)  # fmt: skip
+HAPPENED_SINCE = Param("since", _parse_time, _TIME, "Made at this time or later.")
+HAPPENED_UNTIL = Param("until", _parse_time, _TIME, "Made at this time or earlier.")
+ACTOR = Param("actor", _parse_text, {"type": "string", "minLength": 1, "maxLength": 256}, "A token's name or id.")
+ACTION = Param(
+    "action", _parse_text, {"type": "string", "minLength": 1, "maxLength": 256, "examples": ["put_secret"]}, "The act."
+)
+TARGET = Param(
+    "target", _parse_text, {"type": "string", "minLength": 1, "maxLength": 256, "examples": ["workflows/uptime"]},
+    "What was changed, or what it lies in.",
 )  # fmt: skip
 CHOSEN_STEPS = choice_param(
     "steps",

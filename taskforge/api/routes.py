@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from taskforge.api import members, query
+from taskforge.api.apply_calls import apply_workflows, plan_workflows
+from taskforge.api.apply_members import APPLY_WORKFLOWS, PLAN_WORKFLOWS
+from taskforge.api.audit_calls import list_audit
 from taskforge.api.delivery_calls import get_delivery, list_deliveries, list_schedules, replay_delivery
 from taskforge.api.events import list_logs, stream_events, stream_run_events
 from taskforge.api.expression_calls import (
@@ -39,9 +42,10 @@ from taskforge.api.value_calls import (
     list_vars,
     put_secret,
     put_var,
+    rotate_key,
     verify_webhook,
 )
-from taskforge.api.value_members import PUT_SECRET, PUT_VAR, SEND_WEBHOOK, VERIFY_WEBHOOK
+from taskforge.api.value_members import PUT_SECRET, PUT_VAR, ROTATE_KEY, SEND_WEBHOOK, VERIFY_WEBHOOK
 from taskforge.api.why_calls import explain_run
 from taskforge.api.workflow_calls import (
     change_workflow,
@@ -85,6 +89,7 @@ from taskforge.core.errors import (
     Unavailable,
     UnsupportedMediaType,
     WorkflowDisabled,
+    WorkflowsMoved,
 )
 
 READ, RUN, WRITE, ADMIN = Scope.READ, Scope.RUN, Scope.WRITE, Scope.ADMIN
@@ -163,6 +168,12 @@ ROUTES: Final[tuple[Route, ...]] = (
           body=_DOCUMENT, refusals=_PUBLISHES, tag="workflows"),
     Route("POST", "/v1/workflows:validate", READ, validate_workflow, "Check a document; nothing is stored.",
           {200: Answer("What was found.", "Validation")}, body=_DOCUMENT, tag="workflows"),
+    Route("POST", "/v1/workflows:plan", READ, plan_workflows, "Say what applying documents would change.",
+          {200: Answer("What would change, and what follows.", "Plan")}, body=PLAN_WORKFLOWS,
+          refusals=(InvalidDefinition, *_STORES), tag="workflows"),
+    Route("POST", "/v1/workflows:apply", WRITE, apply_workflows, "Store many workflows: all or none.",
+          {200: Answer("What is stored now.", "Applied")}, body=APPLY_WORKFLOWS,
+          refusals=(WorkflowsMoved, *_PUBLISHES), tag="workflows"),
     Route("GET", "/v1/workflows", READ, list_workflows, "List workflows by name.",
           {200: Answer("A page of workflows.", "WorkflowPage")},
           query=(*_PAGED, query.cursor_param(query.WORKFLOWS)), tag="workflows"),
@@ -234,7 +245,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     # ---- dead letters
     Route("GET", "/v1/dead-letters", READ, list_dead_letters, "List dead letters, newest first.",
           {200: Answer("A page of dead letters.", "DeadLetterPage")},
-          query=(query.DEAD_STATE, *_PAGED, query.cursor_param(query.DEAD_LETTERS)), tag="dead letters"),
+          query=(query.WORKFLOW, query.DEAD_STATE, *_PAGED, query.cursor_param(query.DEAD_LETTERS)),
+          tag="dead letters"),
     Route("GET", "/v1/dead-letters/{id}", READ, get_dead_letter, "Show a dead letter.",
           {200: Answer("The dead letter.", "DeadLetter")}, refusals=(NotFound,), tag="dead letters"),
     Route("POST", "/v1/dead-letters/{id}/retry", RUN, retry_dead_letter, "Retry the dead letter's run.", {202: _ASKED},
@@ -250,6 +262,9 @@ ROUTES: Final[tuple[Route, ...]] = (
           tag="secrets and variables"),
     Route("DELETE", "/v1/secrets/{name}", WRITE, delete_secret, "Delete a secret.", {204: _GONE},
           refusals=(NotFound, *_STORES), tag="secrets and variables"),
+    Route("POST", "/v1/secrets:rotate-key", ADMIN, rotate_key, "Change the home's key; every secret is sealed anew.",
+          {200: Answer("The new key's id.", "KeyRotated")}, body=ROTATE_KEY, refusals=_STORES,
+          tag="secrets and variables"),
     Route("GET", "/v1/vars", READ, list_vars, "List variables.", {200: Answer("All variables.", "VarPage")},
           tag="secrets and variables"),
     Route("PUT", "/v1/vars/{name}", WRITE, put_var, "Store a variable.", {200: Answer("The variable.", "Var")},
@@ -280,6 +295,11 @@ ROUTES: Final[tuple[Route, ...]] = (
           query=(query.WORKFLOW, *_PAGED, query.cursor_param(query.SCHEDULES)), tag="schedules"),
     Route("POST", "/v1/schedules:preview", READ, preview_schedule, "Show the next times of a cron expression.",
           {200: Answer("The times, rising.", "SchedulePreview")}, body=members.PREVIEW_SCHEDULE, tag="schedules"),
+    # ---- the audit log
+    Route("GET", "/v1/audit", ADMIN, list_audit, "List changes made through the API, newest first.",
+          {200: Answer("A page of changes.", "AuditPage")},
+          query=(query.HAPPENED_SINCE, query.HAPPENED_UNTIL, query.ACTOR, query.ACTION, query.TARGET, *_PAGED,
+                 query.cursor_param(query.AUDIT)), tag="server"),
     # ---- tokens
     Route("GET", "/v1/tokens", ADMIN, list_tokens, "List tokens, without their values.",
           {200: Answer("All tokens.", "TokenPage")}, tag="tokens"),

@@ -6,14 +6,17 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Coroutine
+from dataclasses import replace
 from typing import Any, Literal
 
 import orjson
 from starlette.responses import Response, StreamingResponse
 
+from taskforge.api.access import chosen_workflows
+from taskforge.api.auth import CONFIG
 from taskforge.api.call import Call, json_response
 from taskforge.api.members import SIGNAL_NAME
-from taskforge.api.paging import page
+from taskforge.api.paging import fetch_each, page
 from taskforge.api.query import RUNS, STEPS, encode_cursor
 from taskforge.api.schemas import run_shape, started_shape, steps_shape, with_pending
 from taskforge.core.errors import InvalidRequest
@@ -38,6 +41,7 @@ async def start_run(call: Call) -> Response:
             priority=members.get("priority"),
             idempotency_key=key,
             request_hash=None if key is None else _hash_request(members),
+            trigger=_trigger(call),
         )
     )
     where = f"/v1/runs/{started.id}"
@@ -58,6 +62,7 @@ async def start_runs(call: Call) -> Response:
         priority=members.get("priority"),
         idempotency_key=key,
         request_hash=None if key is None else _hash_request(members),
+        trigger=_trigger(call),
     )
     started = await call.service.start_runs(request, members["inputs"])
     created = not started or started[0].created
@@ -66,20 +71,22 @@ async def start_runs(call: Call) -> Response:
 
 async def list_runs(call: Call) -> Response:
     """Runs, newest first, without their steps."""
-    asked = call.asked
+    asked, workflows = call.asked, chosen_workflows(call)
 
     async def fetch(cursor: Any, limit: int) -> list[RunRow]:
-        return await call.service.list_runs(
-            RunFilter(
-                workflow=asked.get("workflow"),
-                states=asked.get("state", ()),
-                trigger_type=asked.get("trigger"),
-                since=asked.get("since"),
-                until=asked.get("until"),
-                cursor=cursor,
-                limit=limit,
-            )
+        chosen = RunFilter(
+            states=asked.get("state", ()),
+            trigger_type=asked.get("trigger"),
+            since=asked.get("since"),
+            until=asked.get("until"),
+            cursor=cursor,
+            limit=limit,
         )
+
+        async def of(workflow: str | None) -> list[RunRow]:
+            return await call.service.list_runs(replace(chosen, workflow=workflow))
+
+        return await fetch_each(workflows, of, lambda row: row.key, limit)
 
     return await page(call, RUNS, fetch, lambda row: row.key, run_shape)
 
@@ -196,6 +203,14 @@ async def _every_step(
             break
         _, steps, after = await _steps(call, head["id"], kind, after, STEPS_PAGE)
     yield b'],"steps_cursor":null}'
+
+
+def _trigger(call: Call) -> dict[str, str]:
+    """Who has started a run: the token's name and id, unless it is the configuration's."""
+    principal = call.principal
+    if principal is None or principal.id == CONFIG:
+        return {"type": "manual"}
+    return {"type": "manual", "by": principal.name, "token": principal.id}
 
 
 # ---- the Idempotency-Key

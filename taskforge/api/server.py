@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from starlette.responses import Response
 
+from taskforge.api.access import admit
 from taskforge.api.auth import Authenticator
 from taskforge.api.body import take_body
 from taskforge.api.call import Call, ClientDisconnect, Context
@@ -20,12 +21,12 @@ from taskforge.api.dispatch import Dispatcher
 from taskforge.api.hosts import HostCheck
 from taskforge.api.problems import internal_error, problem_response
 from taskforge.api.query import read_query
+from taskforge.api.recording import Recorder, note_members
 from taskforge.api.route import Route
 from taskforge.api.routes import ROUTES
 from taskforge.config.settings import Settings
 from taskforge.core.clock import Clock
 from taskforge.core.errors import (
-    Forbidden,
     MalformedRequest,
     MethodNotAllowed,
     MisdirectedHost,
@@ -70,6 +71,7 @@ class Api:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._dispatcher = Dispatcher(context.routes)
+        self._recorder = Recorder()
         self._public = frozenset(route.path for route in context.routes if route.scope is None)
         server = context.settings.server
         self._hosts = HostCheck(server.host, server.allowed_hosts)
@@ -116,13 +118,21 @@ class Api:
                 return Response(status_code=204, headers={"Allow": match.allow})
             raise MethodNotAllowed(f"this address takes {match.allow}", detail={"allow": match.allow})
         call.route, call.params = route, match.params
-        self._check_scope(call, route)
+        if self._recorder.is_recorded(route):
+            return await self._recorder.respond(call, self._carry_out)
+        return await self._carry_out(call)
+
+    async def _carry_out(self, call: Call) -> Response:
+        route, scope, principal = call.route, call.scope, call.principal
+        if route.scope is not None and (principal is None or principal.scope is None or principal.scope < route.scope):
+            await admit(call, route, route.scope)
         if route.takes_anything:
             return await route.handler(call)
         if scope["query_string"]:
             call.asked = read_query(scope["query_string"], route.query)
         if route.body is not None:
             await take_body(call, route.body)
+            note_members(call)
         return await route.handler(call)
 
     def _check_host(self, call: Call) -> None:
@@ -139,15 +149,6 @@ class Api:
         if call.is_repeated(b"authorization"):
             raise Unauthorized("the request has more than one Authorization header")
         call.principal = await self._context.authenticator.authenticate(call.header(b"authorization"))
-
-    @staticmethod
-    def _check_scope(call: Call, route: Route) -> None:
-        if route.scope is None:
-            return
-        held = call.principal.scope if call.principal is not None else None
-        if held is None or held < route.scope:
-            wanted = route.scope.name.lower()
-            raise Forbidden(f"this call needs a token with the scope {wanted}", detail={"scope": wanted})
 
 
 def _has_more(call: Call) -> bool:

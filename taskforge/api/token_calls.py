@@ -11,6 +11,7 @@ from taskforge.config.home import new_token
 from taskforge.core.errors import InvalidRequest
 from taskforge.core.jsontext import dumps
 from taskforge.core.problem import Problem
+from taskforge.store.audit import name_target
 from taskforge.store.protocol import TokenRow
 
 
@@ -36,6 +37,7 @@ async def create_token(call: Call) -> Response:
         now,
         expires_at,
     )
+    name_target(f"tokens/{row.id}")
     await call.service.create_token(row)
     call.context.authenticator.forget()
     return json_response(token_shape(row) | {"token": value}, 201, f"/v1/tokens/{row.id}")

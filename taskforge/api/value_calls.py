@@ -34,6 +34,13 @@ async def delete_secret(call: Call) -> Response:
     return Response(status_code=204)
 
 
+async def rotate_key(call: Call) -> Response:
+    """Give the home a new key, and seal every secret with it. Links that are out stay good, unless `keep_links` is
+    false."""
+    done = await call.service.rotate_key(keep_links=call.members.get("keep_links", True))
+    return json_response(done._asdict())
+
+
 async def list_vars(call: Call) -> Response:
     """All variables by name, with their values."""
     return json_response({"items": [_var_shape(row) for row in await call.service.list_vars()], "next_cursor": None})
@@ -79,8 +86,9 @@ def _secret_shape(row: Secret) -> dict[str, Any]:
     return {
         "name": row.name,
         "masked": row.masked,
-        "created_at": to_rfc3339(row.created_at),
-        "updated_at": to_rfc3339(row.updated_at),
+        "source": row.source,
+        "created_at": None if row.created_at is None else to_rfc3339(row.created_at),
+        "updated_at": None if row.updated_at is None else to_rfc3339(row.updated_at),
     }
 
 

@@ -26,6 +26,12 @@ def _secret(value: Any) -> str:
     return value
 
 
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("it must be true or false")
+    return value
+
+
 def _verify(value: Any) -> VerifyConfig:
     return parse_verify(value)
 
@@ -98,6 +104,17 @@ def _now(value: Any) -> int | None:
 PUT_SECRET = JsonBody(
     (Field("value", _secret, {"type": "string", "minLength": 1}, "Kept sealed; never shown again.", required=True),),
     "PutSecret",
+)
+ROTATE_KEY = JsonBody(
+    (
+        Field(
+            "keep_links",
+            _flag,
+            {"type": "boolean", "default": True},
+            "Whether one-time links that are out stay good; false where the old key may be in wrong hands.",
+        ),
+    ),
+    "RotateKey",
 )
 PUT_VAR = JsonBody(
     (Field("value", lambda value: value, {}, "Any JSON; shown to whoever may read.", required=True),), "PutVar"

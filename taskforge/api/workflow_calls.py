@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from starlette.responses import Response
 
+from taskforge.api.access import chosen_workflows, require
 from taskforge.api.call import Call, JsonResponse, json_response
 from taskforge.api.paging import page
 from taskforge.api.query import VERSIONS, WORKFLOWS, parse_whole
@@ -18,7 +20,12 @@ from taskforge.core.problem import quoted
 async def publish_workflow(call: Call) -> Response:
     """Store the document as a new version, unless its content is the newest version's."""
     source, media = call.document
-    published, warnings = await call.service.publish_workflow(source, _media(media), call.params.get("name"))
+    name = call.params.get("name")
+    if name is None and not _is_everywhere(call):
+        definition = await call.service.validate_workflow(source, _media(media))
+        name = definition.plan.name
+        require(call, name)
+    published, warnings = await call.service.publish_workflow(source, _media(media), name)
     body: dict[str, Any] = {"name": published.name, "version": published.version, "changed": published.changed}
     if warnings:
         body["warnings"] = [warning.to_json() for warning in warnings]
@@ -30,11 +37,13 @@ async def validate_workflow(call: Call) -> Response:
     """Check a document; nothing is stored."""
     source, media = call.document
     try:
-        definition = await call.service.validate_workflow(source, _media(media))
+        # What the server has, and names that are nearly right, are told only to those who may see all of it.
+        definition = await call.service.validate_workflow(source, _media(media), offline=not _is_everywhere(call))
     except InvalidDefinition as error:
         found = [problem for problem in error.problems if problem.severity == "error"]
         warnings = [problem for problem in error.problems if problem.severity == "warning"]
     else:
+        require(call, definition.plan.name)
         found, warnings = [], list(definition.warnings)
     body = {
         "valid": not found,
@@ -47,8 +56,17 @@ async def validate_workflow(call: Call) -> Response:
 async def list_workflows(call: Call) -> Response:
     """Workflows by name."""
 
+    names = chosen_workflows(call)
+
     async def fetch(cursor: Any, limit: int) -> list[Any]:
-        return await call.service.list_workflows(cursor, limit)
+        if names is None:
+            return await call.service.list_workflows(cursor, limit)
+        found = []
+        for name in names:
+            if cursor is None or name > cursor:
+                with contextlib.suppress(NotFound):
+                    found.append((await call.service.get_workflow(name))[0])
+        return found[:limit]
 
     held = await call.service.list_holds()
     return await page(call, WORKFLOWS, fetch, lambda row: row.name, lambda row: workflow_shape(row, held))
@@ -98,6 +116,12 @@ async def get_version(call: Call) -> Response:
     except ValueError:
         raise NotFound(f"{quoted(call.params['n'])} is not a version number") from None
     return json_response(version_shape(await call.service.get_version(call.params["name"], number)))
+
+
+def _is_everywhere(call: Call) -> bool:
+    """Whether the caller has the call's scope for every workflow."""
+    scope = call.route.scope
+    return call.principal is None or scope is None or call.principal.grants.admits(scope, None)
 
 
 def _media(media: str) -> Any:

@@ -1,21 +1,16 @@
-"""Workflow files: found, read and checked as the server would check them, without a server."""
+"""Workflow files, checked as the server would check them, without a server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from taskforge.cli.failure import CommandError, Exit
-from taskforge.cli.run_input import read_stdin
-from taskforge.core.problem import Problem, format_problem
+from taskforge.cli.sources import Media, Source
+from taskforge.core.problem import Problem, format_path, format_problem, quoted, suggest
 
 if TYPE_CHECKING:
     from taskforge.core.definition import Definition
-
-SUFFIXES = (".yaml", ".yml", ".json")
-Media = Literal["yaml", "json"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +42,36 @@ class Checked:
         }
 
 
-def check_files(files: Iterable[str], environ: Mapping[str, str]) -> list[Checked]:
-    """Check every file. One that cannot be read has an error that says so."""
+def check_files(sources: Iterable[Source], environ: Mapping[str, str]) -> list[Checked]:
+    """Check every file. One that could not be read has an error that says so."""
     parse = _parser(environ)
-    return _ask_jq([_check(file, parse) for file in files])
+    return check_together(_ask_jq([_check(source, parse) for source in sources]))
 
 
-def find_files(paths: Sequence[str]) -> Iterator[str]:
-    """The files themselves; of a directory, every *.yaml, *.yml and *.json in it, by name. `-` is standard input."""
-    for path in paths:
-        if path == "-" or not Path(path).is_dir():
-            yield path
-            continue
-        found = [entry for entry in Path(path).iterdir() if entry.suffix in SUFFIXES and entry.is_file()]
-        if not found:
-            raise CommandError(f"{path} has no *.yaml, *.yml or *.json file", code=Exit.USAGE)
-        yield from (str(entry) for entry in sorted(found))
+def check_together(checked: Sequence[Checked]) -> list[Checked]:
+    """Check what several files are to each other: one workflow stands in one file, and a child that is in none of them
+    has to be on the server."""
+    first: dict[str, Checked] = {}
+    found = []
+    for one in checked:
+        twin = first.setdefault(one.name, one) if one.definition else one
+        if one.definition and twin is not one:
+            line, column = one.definition.locate(("name",))
+            message = f"workflow {one.name} is also in {twin.file}"
+            one = replace(one, errors=[Problem("name", message, line, column, "a workflow has one file")])
+        found.append(one)
+    return [replace(one, warnings=[*one.warnings, *_unknown_children(one, first)]) for one in found]
+
+
+def _unknown_children(one: Checked, known: Collection[str]) -> Iterator[Problem]:
+    from taskforge.core.outline import children_of
+
+    for child in children_of(one.definition.document) if one.definition else ():
+        if one.definition and child.workflow not in known:
+            line, column = one.definition.locate(child.pointer)
+            message = f"workflow {quoted(child.workflow)} is not among the given files"
+            hint = suggest(child.workflow, known) or "it has to be on the server when a run needs it"
+            yield Problem(format_path(child.pointer), message, line, column, hint, "warning")
 
 
 def warning_line(checked: Checked, warning: Problem) -> str:
@@ -107,21 +116,16 @@ def _ask_jq(checked: Sequence[Checked]) -> list[Checked]:
     return asyncio.run(ask())
 
 
-def _check(file: str, parse: Callable[[bytes, Media], Definition]) -> Checked:
+def _check(source: Source, parse: Callable[[bytes, Media], Definition]) -> Checked:
     from taskforge.core.errors import InvalidDefinition
 
-    shown = "<stdin>" if file == "-" else file
-    try:
-        content = read_stdin() if file == "-" else Path(file).read_bytes()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        return Checked(shown, b"", "yaml", [Problem("", str(reason).lower())], ())
-    json = file.endswith(".json") or (file == "-" and content.lstrip()[:1] == b"{")
-    media: Media = "json" if json else "yaml"
+    file, content, media = source.file, source.content, source.media
+    if source.problem is not None:
+        return Checked(file, content, media, [Problem("", source.problem)], ())
     try:
         definition = parse(content, media)
     except InvalidDefinition as error:
         errors = [problem for problem in error.problems if problem.severity == "error"]
         warnings = [problem for problem in error.problems if problem.severity != "error"]
-        return Checked(shown, content, media, errors, warnings)
-    return Checked(shown, content, media, (), definition.warnings, definition)
+        return Checked(file, content, media, errors, warnings)
+    return Checked(file, content, media, (), definition.warnings, definition)

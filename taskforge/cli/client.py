@@ -13,6 +13,9 @@ from taskforge.cli.failure import CommandError, Exit
 from taskforge.core.jsontext import JsonError, dump_bytes, loads
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from ssl import SSLContext
+
     from httpx2 import Client as HttpClient
     from httpx2 import Response
 
@@ -20,10 +23,12 @@ _CODES = {400: Exit.USAGE, 401: Exit.UNREACHABLE, 403: Exit.UNREACHABLE, 404: Ex
           413: Exit.USAGE, 415: Exit.USAGE, 421: Exit.UNREACHABLE, 422: Exit.USAGE}  # fmt: skip
 _LISTS = {"workflows": "workflow list", "runs": "runs list", "dead-letters": "dead list", "tokens": "token list",
           "secrets": "secret list", "vars": "var list"}  # fmt: skip
+_NO_SUCH_CALL = "there is nothing at this address"  # as the server says it of a path that no route has
 _PASSING = frozenset({408, 429, 500, 502, 503, 504, 507})
 """Answers after which the same call may be taken."""
 _CONNECT_S = 5.0
 _ANSWER_S = 60.0
+_DOCUMENTS_S = 900.0
 _MEDIA = {"yaml": "application/yaml", "json": "application/json"}
 
 
@@ -35,9 +40,13 @@ class Answer(NamedTuple):
 class Client:
     """Calls of the API, by what they do. Paths and shapes are those of the interface, section 5."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, patience_s: float | None = None) -> None:
+        """`patience_s`: how long an answer may take, where that is not the usual minute."""
         self.connection = connection
+        self._answer_s = patience_s or _ANSWER_S
+        self._connect_s = min(self._answer_s, _CONNECT_S)
         self._http: HttpClient | None = None
+        self.answered = False
 
     def close(self) -> None:
         if self._http is not None:
@@ -51,6 +60,10 @@ class Client:
     def post(self, *path: str, body: Any = None, headers: Mapping[str, str] | None = None, **query: Any) -> Any:
         content = None if body is None else dump_bytes(body)
         return self._call("POST", path, query=query, content=content, media="json", headers=headers)
+
+    def send_documents(self, *path: str, body: Any) -> Any:
+        """Many workflow documents; reading them takes a while, so that the answer may take long."""
+        return self._call("POST", path, content=dump_bytes(body), media="json", answer_s=_DOCUMENTS_S)
 
     def patch(self, *path: str, body: Any) -> Any:
         return self._call("PATCH", path, content=dump_bytes(body), media="json")
@@ -145,6 +158,7 @@ class Client:
         content: bytes | None = None,
         media: str = "json",
         headers: Mapping[str, str] | None = None,
+        answer_s: float = _ANSWER_S,
     ) -> Answer:
         sent = dict(headers or {})
         if content is not None:
@@ -153,24 +167,30 @@ class Client:
             sent["authorization"] = f"Bearer {self.connection.token}"
         url = "/v1/" + "/".join(_segment(part) for part in path)
         chosen = {key: value for key, value in (query or {}).items() if value is not None and value != ()}
-        answer = self._send(method, url, params=chosen, content=content, headers=sent)
+        answer = self._send(method, url, answer_s=answer_s, params=chosen, content=content, headers=sent)
         if not answer.is_success:
             raise self._refusal(answer)
         if not answer.content:
             return Answer(answer.status_code, None)
         try:
-            return Answer(answer.status_code, _value(answer.content))
+            body = _value(answer.content)
         except (JsonError, ValueError, RecursionError):
             raise self._stranger(answer) from None
+        self.answered = True
+        return Answer(answer.status_code, body)
 
-    def _send(self, method: str, url: str, **request: Any) -> Response:
-        with self._guarded():
+    def _send(self, method: str, url: str, *, answer_s: float | None = None, **request: Any) -> Response:
+        import httpx2
+
+        patience = answer_s or self._answer_s
+        with self._guarded(patience):
             if self._http is None:
                 self._http = self._open()
-            return self._http.request(method, url, **request)
+            timeout = httpx2.Timeout(patience, connect=self._connect_s)
+            return self._http.request(method, url, timeout=timeout, **request)
 
     @contextmanager
-    def _guarded(self) -> Iterator[None]:
+    def _guarded(self, patience: float = _ANSWER_S) -> Iterator[None]:
         """What goes wrong on the way becomes a CommandError."""
         import httpx2
 
@@ -178,11 +198,13 @@ class Client:
             yield
         except httpx2.TimeoutException as error:
             early = isinstance(error, httpx2.ConnectTimeout)
-            words = f"does not answer within {_CONNECT_S if early else _ANSWER_S:g} s"
+            words = f"does not answer within {self._connect_s if early else patience:g} s"
             raise self._unreachable(words, started=not early) from None
         except httpx2.ConnectError as error:
             raise self._unreachable(f"cannot be reached: {_reason(error)}") from None
-        except (httpx2.TransportError, httpx2.InvalidURL, UnicodeError) as error:
+        except httpx2.DecodingError as error:
+            raise self._unreachable(f"sends what cannot be read: {_reason(error)}", started=True) from None
+        except (httpx2.RequestError, httpx2.InvalidURL, UnicodeError) as error:
             raise self._unreachable(f"broke the connection off: {_reason(error)}", started=True) from None
 
     def _open(self) -> HttpClient:
@@ -194,11 +216,11 @@ class Client:
         return httpx2.Client(
             base_url=url,
             headers={"user-agent": f"taskforge/{__version__}", "accept": "application/json"},
-            timeout=httpx2.Timeout(_ANSWER_S, connect=_CONNECT_S),
+            timeout=httpx2.Timeout(self._answer_s, connect=self._connect_s),
             # A proxy is for other machines; to this one the way is always direct.
             trust_env=not is_loopback(url),
             # Without TLS nothing is verified; reading the certificates would cost a tenth of a second.
-            verify=not url.startswith("http:"),
+            verify=not url.startswith("http:") and (_only(self.connection.certificate) or True),
             follow_redirects=False,
         )
 
@@ -219,6 +241,23 @@ class Client:
             code=Exit.UNREACHABLE,
         )
 
+    def misunderstood(self, error: Exception) -> CommandError:
+        """For an answer whose shape is not the expected one: another version, or another kind of server."""
+        from taskforge import __version__
+
+        try:
+            other = self.server_version()
+        except CommandError:
+            other = None
+        if other == __version__:
+            hint = (
+                "this is a fault of taskforge; repeat with `python -X dev -m taskforge …` to see where, and report it"
+            )
+        else:
+            hint = f"it says that its version is {other or 'nothing'}; this program is {__version__}. Use the same"
+        what = f"the answer of {self.connection.url} is not of the shape that is expected"
+        return CommandError(f"{what} ({type(error).__name__}: {error})", hint=hint, code=Exit.UNREACHABLE)
+
     def _refusal(self, answer: Response) -> CommandError:
         problem = _problem(answer)
         if not problem:
@@ -232,6 +271,8 @@ class Client:
         if status == 404:
             kind = answer.request.url.path.removeprefix("/v1/").partition("/")[0]
             hint = f"what there is: taskforge {_LISTS[kind]}" if kind in _LISTS else None
+            if message == _NO_SUCH_CALL:
+                hint = "the server may be of another version than this program: taskforge status shows both"
         return CommandError(
             message,
             hint=str(hint) if hint else None,
@@ -245,14 +286,35 @@ class Client:
         if self.connection.token:
             told = problem.get("detail") or "the token is not accepted"
             hint = "it may have been revoked, or belong to another server; check --token or TASKFORGE_TOKEN"
+            if self.connection.chosen_by.startswith("profile "):
+                name = self.connection.chosen_by.split()[1]
+                hint = f"a new one: taskforge profile add {name} --server {self.connection.url} --token-file FILE"
         else:
             told = "this server wants a token, and there is none"
             hint = "give it with TASKFORGE_TOKEN or --token, or set TASKFORGE_HOME to the server's home"
         return CommandError(f"{self.connection.url}: {told}", hint=hint, code=Exit.UNREACHABLE, refused=True)
 
 
+def _only(certificate: Path | None) -> SSLContext | None:
+    """Trust in one certificate, whatever name it is for: the home says which its server has."""
+    if certificate is None:
+        return None
+    import ssl
+
+    try:
+        first, end, _ = certificate.read_text(encoding="ascii").partition("-----END CERTIFICATE-----")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.load_verify_locations(cadata=first[first.index("-----BEGIN") :] + end)
+    except (OSError, ValueError):  # SSLError is an OSError; a wrong file is told when nothing answers
+        return None
+    return context
+
+
 def place_line(error: Mapping[str, Any], file: str = "") -> str:
-    """One entry of a problem's `errors` as `FILE:LINE:COL: message (hint)`; without a file, with its path."""
+    """One entry of a problem's `errors` as `FILE:LINE:COL: message (hint)`: with this file, the one that it names, or
+    its path."""
     from taskforge.core.problem import Problem, format_problem
 
     line, column = error.get("line"), error.get("column")
@@ -264,7 +326,7 @@ def place_line(error: Mapping[str, Any], file: str = "") -> str:
         column if isinstance(column, int) else None,
         str(error["hint"]) if error.get("hint") else None,
     )
-    return format_problem(found, file or path)
+    return format_problem(found, file or str(error.get("file") or path))
 
 
 def _segment(text: str) -> str:

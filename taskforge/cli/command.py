@@ -24,6 +24,8 @@ class Session:
         self.screen = screen
         self.server: str | None = None
         self.token: str | None = None
+        self.patience_s: float | None = None
+        self.profile: str | None = None
         self._client: Client | None = None
 
     @property
@@ -32,8 +34,14 @@ class Session:
             from taskforge.cli.client import Client
             from taskforge.cli.connection import find_connection
 
-            self._client = Client(find_connection(self.server, self.token, self.screen.environ))
+            found = find_connection(self.server, self.token, self.screen.environ, self.profile)
+            self._client = Client(found, self.patience_s)
         return self._client
+
+    @property
+    def asked(self) -> bool:
+        """Has a server answered this command?"""
+        return self._client is not None and self._client.answered
 
     @property
     def machine(self) -> bool:
@@ -76,6 +84,7 @@ def _global_options(*, hidden: bool) -> list[click.Option]:
     return [
         option("--server", metavar="URL", help="The server to talk to; else TASKFORGE_SERVER, else the home's."),
         option("--token", metavar="T", help="The API token; else TASKFORGE_TOKEN, else the home's."),
+        option("--profile", metavar="P", help="The profile to use; else TASKFORGE_PROFILE, else the current one."),
         option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), help="How the answer looks."),
         option("-q", "--quiet", is_flag=True, help="Only references that feed the next command; no remarks."),
     ]
@@ -105,7 +114,7 @@ class Command(click.Command):
                     gap = " " * (wide - len(example.line) + 2)
                     formatter.write(f"  {example.line}{gap if example.what else ''}{example.what}\n")
         with formatter.section("Global options"):
-            formatter.write("  --server URL  --token T  -o table|json|yaml  -q   (taskforge --help)\n")
+            formatter.write("  --server URL  --token T  --profile P  -o table|json|yaml  -q   (taskforge --help)\n")
 
 
 class Group(click.Group):
@@ -147,7 +156,7 @@ def _after_globals(args: Sequence[str]) -> int:
     at = 0
     while at < len(args):
         name, _, value = args[at].partition("=")
-        if name in ("--server", "--token", "--output") or args[at] == "-o":
+        if name in ("--server", "--token", "--profile", "--output") or args[at] == "-o":
             at += 1 if value else 2
         elif args[at] in ("-q", "--quiet") or (args[at].startswith("-o") and len(args[at]) > 2):
             at += 1

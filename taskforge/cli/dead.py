@@ -9,6 +9,7 @@ import click
 
 from taskforge.cli.command import Example, Group, Session, pass_session
 from taskforge.cli.failure import CommandError
+from taskforge.cli.paging import Paging, fetch_page, paged, tell_more
 from taskforge.cli.render import Cell, Paint, state
 from taskforge.cli.shown import encode
 from taskforge.cli.timeline import failure
@@ -22,14 +23,13 @@ def dead() -> None:
 @dead.command("list", examples=[Example("taskforge dead"), Example("taskforge dead list --state all -o json")])
 @click.option("--state", "chosen", type=click.Choice(["OPEN", "RETRIED", "DISCARDED", "all"], case_sensitive=False),
               default="OPEN", show_default=True, help="Which ones.")  # fmt: skip
-@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True, help="How many at most.")
-@click.option("--cursor", metavar="C", help="Go on after an earlier page.")
+@paged
 @pass_session
-def list_dead(session: Session, chosen: str, limit: int, cursor: str | None) -> None:
+def list_dead(session: Session, chosen: str, paging: Paging) -> None:
     """List dead letters."""
     screen = session.screen
     wanted = None if chosen.casefold() == "all" else chosen.upper()
-    page = session.client.get("dead-letters", state=wanted, limit=limit, cursor=cursor)
+    page = fetch_page(session, "dead-letters", state=wanted, paging=paging)
     if session.machine:
         screen.document(page)
     elif screen.quiet:
@@ -39,8 +39,7 @@ def list_dead(session: Session, chosen: str, limit: int, cursor: str | None) -> 
         screen.table(("ID", "STATE", "RUN", "STEP", "SINCE", "ERROR"), [_row(letter) for letter in page["items"]])
     else:
         screen.note("no dead letters")
-    if page.get("next_cursor") and not session.machine:
-        screen.note(Paint(f"there are more: --cursor {page['next_cursor']}", "dim"))
+    tell_more(session, page)
 
 
 @dead.command("show", examples=[Example("taskforge dead show dead_0199")])

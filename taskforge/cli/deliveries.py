@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from taskforge.cli.command import Example, Group, Session, pass_session
+from taskforge.cli.paging import Paging, fetch_page, paged, tell_more
 from taskforge.cli.render import Cell, Paint, state
 from taskforge.cli.timeline import failure
 
@@ -32,8 +33,7 @@ def deliveries() -> None:
 @click.option("--trigger", metavar="NAME", help="Only this trigger's.")
 @click.option("--state", "chosen", type=click.Choice(_STATES, case_sensitive=False), help="Only in this state.")
 @click.option("--search", metavar="TEXT", help="Only with this text in headers, query or body.")
-@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True, help="How many at most.")
-@click.option("--cursor", metavar="C", help="Go on after an earlier page.")
+@paged
 @pass_session
 def list_deliveries(
     session: Session,
@@ -41,19 +41,18 @@ def list_deliveries(
     trigger: str | None,
     chosen: str | None,
     search: str | None,
-    limit: int,
-    cursor: str | None,
+    paging: Paging,
 ) -> None:
     """List deliveries, newest first."""
     screen = session.screen
-    page = session.client.get(
+    page = fetch_page(
+        session,
         "deliveries",
         workflow=workflow,
         trigger=trigger,
         state=None if chosen is None else chosen.upper(),
         search=search,
-        limit=limit,
-        cursor=cursor,
+        paging=paging,
     )
     if session.machine:
         screen.document(page)
@@ -66,8 +65,7 @@ def list_deliveries(
         screen.table(heads, list(map(_row, page["items"])))
     elif not page.get("next_cursor"):
         screen.note("no deliveries")
-    if page.get("next_cursor"):
-        screen.note(Paint(f"there are more: --cursor {page['next_cursor']}", "dim"))
+    tell_more(session, page)
 
 
 @deliveries.command("show", examples=[Example("taskforge deliveries show dlv_0199")])

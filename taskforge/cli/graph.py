@@ -80,8 +80,9 @@ def _find(session: Session, target: str, number: int | None) -> tuple[dict[str, 
 
 def _read_file(session: Session, file: str) -> dict[str, Any]:
     from taskforge.cli.checking import check_files
+    from taskforge.cli.sources import read_sources
 
-    (checked,) = check_files([file], session.screen.environ)
+    (checked,) = check_files(read_sources([file]), session.screen.environ)
     if checked.definition is None or checked.errors:
         words = f"{checked.file} is no valid workflow"
         raise CommandError(words, lines=checked.error_lines(), code=Exit.USAGE)

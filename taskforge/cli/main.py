@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 
@@ -19,10 +20,21 @@ SECTIONS = {
         "down": Place("taskforge.cli.background", "down", "Stop the server; attempts get their grace time."),
         "serve": Place("taskforge.cli.server", "serve", "Run the server in the foreground."),
         "status": Place("taskforge.cli.server", "status", "Show what runs, and where."),
+        "service": Place(
+            "taskforge.cli.service.command",
+            "service",
+            "Run the server as a service of yours: systemd, or launchd on macOS.",
+        ),
+        "doctor": Place(
+            "taskforge.cli.doctor.command", "doctor", "Make every check that a support engineer would make."
+        ),
+        "logs": Place("taskforge.cli.logs", "logs", "Show the server's log: serve.log in the home."),
     },
     "Workflows": {
         "validate": Place("taskforge.cli.documents", "validate", "Check workflow files; needs no server."),
-        "apply": Place("taskforge.cli.documents", "apply", "Make the server have these workflows."),
+        "plan": Place("taskforge.cli.applying", "plan", "Show what apply would change, and what follows from it."),
+        "apply": Place("taskforge.cli.applying", "apply", "Make the server have these workflows."),
+        "export": Place("taskforge.cli.export", "export", "Write the server's workflows to files."),
         "workflow": Place(
             "taskforge.cli.workflows", "workflow", "List, show, enable, disable, hold and delete workflows."
         ),
@@ -53,7 +65,12 @@ SECTIONS = {
     },
     "More": {
         "token": Place("taskforge.cli.tokens", "token", "Create, list and revoke API tokens."),
+        "profile": Place("taskforge.cli.profile", "profile", "Profiles: servers to talk to, each with its token."),
+        "audit": Place("taskforge.cli.audit", "audit", "The audit log: who has changed what, and when."),
         "db": Place("taskforge.cli.db", "db", "Check the database file."),
+        "completion": Place(
+            "taskforge.cli.completion", "completion", "Print the script that completes commands in a shell."
+        ),
         "version": Place("taskforge.cli.server", "version", "Print the program's version."),
     },
 }
@@ -70,6 +87,8 @@ def run_command_line(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code. Never lets an exception out."""
     screen = Screen()
     session = Session(screen)
+    if arguments[:1] == ["__complete"]:
+        return _complete(arguments[1:], session)
     code: int = Exit.DONE
     try:
         code = _run(arguments, session)
@@ -82,6 +101,16 @@ def run_command_line(arguments: Sequence[str]) -> int:
     finally:
         session.close()
     return int(code)
+
+
+def _complete(arguments: Sequence[str], session: Session) -> int:
+    """Answer a shell that completes a line. Whatever is wrong, the line stays as it is."""
+    from taskforge.cli.completing import complete
+
+    with contextlib.suppress(Exception, KeyboardInterrupt):
+        complete(root, session, arguments)
+        session.close()
+    return Exit.DONE
 
 
 def _run(arguments: Sequence[str], session: Session) -> int:
@@ -107,6 +136,8 @@ def _run(arguments: Sequence[str], session: Session) -> int:
     except Exception as error:
         if sys.flags.dev_mode:
             raise
+        if session.asked and isinstance(error, (LookupError, TypeError, AttributeError, ValueError)):
+            raise session.client.misunderstood(error) from None
         raise CommandError(
             f"this is a fault of taskforge itself: {type(error).__name__}: {error}",
             hint="repeat the command with `python -X dev -m taskforge …` to see where, and report it",

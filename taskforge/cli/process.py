@@ -11,14 +11,18 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from taskforge.cli.client import Client
-from taskforge.cli.connection import Connection
 from taskforge.cli.failure import CommandError
-from taskforge.config.lock import Holder, read_holder
+from taskforge.config.home import LOG_FILE
+from taskforge.config.lock import Holder, forget_holder, read_holder
 
-LOG_FILE = "serve.log"
 _LOOK_S = 0.02
 _TOLD_LINES = 5
+_LOG_BYTES = 16 * 1024 * 1024
+_WORDS = "taskforge: "
+
+
+class ServerEnded(CommandError):
+    """The server that was started has ended before it was ready; `lines` are its last words."""
 
 
 def own_command() -> tuple[list[str], dict[str, str]]:
@@ -44,11 +48,15 @@ def own_command() -> tuple[list[str], dict[str, str]]:
 class ServerChild:
     """A server in a session of its own, with `serve.log` for its output and none of our streams."""
 
-    def __init__(self, home: Path, environ: Mapping[str, str], arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self, home: Path, environ: Mapping[str, str], arguments: Sequence[str] = (), log_bytes: int = _LOG_BYTES
+    ) -> None:
+        from taskforge.observe.log_file import open_log
+
         self.home = home
-        self._before = read_holder(home)
+        forget_holder(home)
         command, added = own_command()
-        log = os.open(home / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        log = open_log(home / LOG_FILE, log_bytes)
         try:
             self._log_start = os.fstat(log).st_size
             self.process = subprocess.Popen(
@@ -64,23 +72,40 @@ class ServerChild:
             os.close(log)
 
     def wait_until_ready(self, limit_s: float) -> str:
-        """The address, once the server answers that it is ready. Raises CommandError with its last words."""
-        for _ in range(round(limit_s / _LOOK_S)):
+        """The address, once the server answers that it is ready. Raises ServerEnded or CommandError: its last words."""
+        for _ in range(max(1, round(limit_s / _LOOK_S))):
             code = self.process.poll()
-            holder = read_holder(self.home)
             if code is not None:
-                raise CommandError(f"the server ended at once (exit code {code})", lines=self.last_words())
-            if holder is not None and holder.url and holder != self._before and is_ready(holder):
+                raise ServerEnded(f"the server ended while starting ({_ended(code)})", lines=self.last_words())
+            holder = read_holder(self.home)
+            if holder is not None and holder.url and self._is_ours(holder) and is_ready(holder):
                 return holder.url
             time.sleep(_LOOK_S)
         raise CommandError(f"the server is not ready after {limit_s:g} s", lines=self.last_words())
 
+    def _is_ours(self, holder: Holder) -> bool:
+        """Is it this child, or the one that a frozen program's loader has started? Another `up` may be quicker."""
+        try:
+            return holder.pid == self.process.pid or os.getsid(holder.pid) == self.process.pid
+        except OSError:
+            return False
+
     def last_words(self) -> list[str]:
-        """The end of what this server wrote."""
+        """What this server said to people, else the end of what it wrote."""
+        lines = self._written()
+        told = [line.removeprefix(_WORDS) for line in lines if line.startswith(_WORDS)]
+        return told or lines[-_TOLD_LINES:]
+
+    def warnings(self) -> list[str]:
+        """What this server warned of."""
+        head = f"{_WORDS}warning: "
+        return [line.removeprefix(head) for line in self._written() if line.startswith(head)]
+
+    def _written(self) -> list[str]:
         try:
             with (self.home / LOG_FILE).open("rb") as log:
                 log.seek(self._log_start)
-                return log.read().decode("utf-8", "replace").splitlines()[-_TOLD_LINES:]
+                return log.read().decode("utf-8", "replace").splitlines()
         except OSError:
             return []
 
@@ -98,11 +123,18 @@ class ServerChild:
 def is_ready(holder: Holder) -> bool:
     """Does the server that wrote this answer, and is it ready?"""
     from taskforge.cli.connection import reachable_url
+    from taskforge.cli.probing import probe
 
-    client = Client(Connection(reachable_url(holder.url or ""), "", False, Path()))
+    found = probe(reachable_url(holder.url or ""))
+    return found is not None and found.status == 200
+
+
+def _ended(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    import signal
+
     try:
-        return client.alive() is None
-    except CommandError:
-        return False
-    finally:
-        client.close()
+        return f"by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"by signal {-code}"

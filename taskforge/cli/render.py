@@ -184,6 +184,11 @@ class Screen:
         """One character for each state."""
         return _MARKS if _unicode(sys.stdout) else _PLAIN_MARKS
 
+    @property
+    def unicode(self) -> bool:
+        """Can standard output show more than ASCII?"""
+        return _unicode(sys.stdout)
+
     def mark(self, name: str) -> str:
         """One character for a state."""
         return self.marks.get(name, "?")
@@ -193,6 +198,10 @@ class Screen:
     def line(self, *cells: Cell) -> None:
         """One line of the answer, cut at the terminal's width."""
         self._write(sys.stdout, self._joined(sys.stdout, cells, self.columns) + "\n")
+
+    def raw(self, text: str) -> None:
+        """One line for a program, not for eyes: never cut, and escaped by the caller."""
+        self._write(sys.stdout, text + "\n")
 
     def paragraph(self, *cells: Cell, hang: int) -> None:
         """A line whose last cell goes on below, `hang` columns in, where the terminal is too narrow for it."""

@@ -86,18 +86,20 @@ def run(session: Session, /, workflow: str, inputs: Sequence[str], wait: str | N
     if wait is None and not follow:
         say_started(session, name, started)
         return Exit.DONE
-    greeting = "" if session.machine else f"{name} has started"
-    return watch(session, str(started["id"]), name, limit, follow=follow, greeting=greeting)
+    words = None if session.machine else f"{name} has started"
+    return watch(session, str(started["id"]), name, limit, follow=follow, words=words)
 
 
-def watch(session: Session, run_id: str, name: str, limit_s: float | None, *, follow: bool, greeting: str = "") -> int:
-    """Wait for a run's end and show it. Exit code 1 unless it SUCCEEDED."""
+def watch(
+    session: Session, run_id: str, name: str, limit_s: float | None, *, follow: bool, words: str | None = None
+) -> int:
+    """Say the words, wait for a run's end and show it. Exit code 1 unless it SUCCEEDED."""
     from taskforge.cli.follow import come_back, follow_run
     from taskforge.cli.run_view import show_run
 
     try:
-        if greeting:
-            session.screen.note(greeting)
+        if words is not None:
+            session.screen.note(words)
         found = follow_run(session, run_id, name, limit_s) if follow else _await_end(session, run_id, name, limit_s)
     except KeyboardInterrupt:
         raise CommandError(f"stopped watching; {name} goes on", hint=come_back(name), code=Exit.INTERRUPTED) from None

@@ -9,6 +9,7 @@ import click
 
 from taskforge.cli.command import Example, Group, Session, pass_session
 from taskforge.cli.failure import CommandError, Exit
+from taskforge.cli.paging import Paging, fetch_page, paged, tell_more
 from taskforge.cli.render import Cell, Paint
 
 if TYPE_CHECKING:
@@ -36,13 +37,12 @@ def schedule() -> None:
 )
 @click.option("--workflow", metavar="NAME", help="Only this workflow's.")
 @click.option("--decisions", is_flag=True, help="Show the last decisions of each.")
-@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True, help="How many at most.")
-@click.option("--cursor", metavar="C", help="Go on after an earlier page.")
+@paged
 @pass_session
-def list_schedules(session: Session, workflow: str | None, decisions: bool, limit: int, cursor: str | None) -> None:
+def list_schedules(session: Session, workflow: str | None, decisions: bool, paging: Paging) -> None:
     """List schedules with their next and last slots, and how many were missed."""
     screen = session.screen
-    page = session.client.get("schedules", workflow=workflow, limit=limit, cursor=cursor)
+    page = fetch_page(session, "schedules", workflow=workflow, paging=paging)
     items = page["items"]
     if session.machine:
         screen.document(page)
@@ -58,8 +58,7 @@ def list_schedules(session: Session, workflow: str | None, decisions: bool, limi
     else:
         heads = ("SCHEDULE", "TIMES", "ZONE", "STATE", "NEXT", "LAST", "MISSED")
         screen.table(heads, [_row(item) for item in items])
-    if page.get("next_cursor"):
-        screen.note(Paint(f"there are more: --cursor {page['next_cursor']}", "dim"))
+    tell_more(session, page)
 
 
 @schedule.command(
@@ -210,12 +209,13 @@ def _anchor(session: Session, workflow: str, trigger: str, found: Schedule, begi
 
 
 def _planned(session: Session, paths: tuple[str, ...]) -> list[Planned]:
-    from taskforge.cli.checking import check_files, find_files
+    from taskforge.cli.checking import check_files
+    from taskforge.cli.sources import find_files, read_sources
     from taskforge.core.model import TimeTrigger
     from taskforge.engine.triggering import seed_of
     from taskforge.triggers.forecast import Planned
 
-    checked = check_files(find_files(paths), session.screen.environ)
+    checked = check_files(read_sources(find_files(paths)), session.screen.environ)
     lines = [line for one in checked for line in one.error_lines()]
     if lines:
         raise CommandError(f"{len(lines)} errors; nothing was simulated", code=Exit.USAGE, lines=lines)

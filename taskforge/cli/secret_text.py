@@ -11,9 +11,9 @@ from taskforge.cli.failure import CommandError, Exit
 from taskforge.cli.run_input import read_stdin
 
 
-def read_secret(name: str, file: str | None, *, stdin: bool = True, twice: bool = False) -> str:
+def read_secret(name: str, file: str | None, *, stdin: bool = True, twice: bool = False, option: str = "--file") -> str:
     """The value of secret `name`; one newline at its end is taken off. `file` `-` is standard input, which is also read
-    where it is no terminal, unless `stdin` is False: then it belongs to something else."""
+    where it is no terminal, unless `stdin` is False: then it belongs to something else. `option` took the file."""
     if file is not None and file != "-":
         try:
             raw = Path(file).read_bytes()
@@ -23,10 +23,10 @@ def read_secret(name: str, file: str | None, *, stdin: bool = True, twice: bool 
         raw = read_stdin()
     else:
         raw = _ask(name, twice).encode("utf-8", "surrogateescape")
-    return decode_secret(name, raw)
+    return decode_secret(name, raw, option)
 
 
-def decode_secret(name: str, raw: bytes) -> str:
+def decode_secret(name: str, raw: bytes, option: str = "--file") -> str:
     """The text of a secret that came as bytes; one newline at its end is taken off."""
     try:
         text = raw.decode()
@@ -34,7 +34,7 @@ def decode_secret(name: str, raw: bytes) -> str:
         raise CommandError(f"the value of {name} is not UTF-8 text", code=Exit.USAGE) from None
     text = text[:-2] if text.endswith("\r\n") else text.removesuffix("\n")
     if not text:
-        hint = "give it with --file FILE, or on standard input"
+        hint = f"give it with {option} FILE, or on standard input"
         raise CommandError(f"the value of {name} is empty", hint=hint, code=Exit.USAGE)
     return text
 

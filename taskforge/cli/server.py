@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from taskforge.cli.command import Example, Session, command, pass_session
 from taskforge.cli.failure import CommandError, Exit
 from taskforge.cli.render import Cell, Paint
+
+if TYPE_CHECKING:
+    from taskforge.config.lock import Holder
+
+_SILENCE_S = 5.0
 
 
 @command(
@@ -56,8 +61,8 @@ def init(session: Session) -> int:
 def serve(session: Session, host: str | None, port: int | None) -> int:
     """Run the server in the foreground.
 
-    In a new home it does what `init` does first. Prints one line when it is ready. Ctrl-C or SIGTERM ends it: running
-    attempts get a grace time, and what they leave goes on at the next start.
+    In a new home it does what `init` does first. Prints one line when it is ready, a JSON object with -o json. Ctrl-C
+    or SIGTERM ends it: running attempts get a grace time, and what they leave goes on at the next start.
     """
     from taskforge.app import serve as run_server
     from taskforge.config.reading import resolve_home
@@ -67,7 +72,7 @@ def serve(session: Session, host: str | None, port: int | None) -> int:
         given["server.host"] = host
     if port is not None:
         given["server.port"] = port
-    return run_server(resolve_home(session.screen.environ), given)
+    return run_server(resolve_home(session.screen.environ), given, machine=session.machine)
 
 
 @command("version", examples=[Example("taskforge version"), Example("taskforge version -o json")])
@@ -91,24 +96,88 @@ def status(session: Session) -> int:
     Exit code 0: the server is ready. 1: it is there, but not ready. 3: there is none.
     """
     client, screen = session.client, session.screen
-    hindrance = client.alive()
-    stats: dict[str, Any] = client.get("stats")
+    holder = _holder(session)
+    if holder is not None:
+        _refuse_silence(session, holder)
+    try:
+        hindrance = client.alive()
+        stats: dict[str, Any] = client.get("stats")
+    except CommandError as fault:
+        raise _explained(session, fault, holder) from None
+    if holder is not None and holder.stopping:
+        hindrance = "it is stopping"
     home, version = str(client.connection.home), client.server_version()
     if session.machine:
-        facts = {"server": client.connection.url, "ready": hindrance is None, "reason": hindrance}
-        screen.document({**facts, "home": home, "version": version, "stats": stats})
+        facts = {
+            "server": client.connection.url,
+            "chosen_by": client.connection.chosen_by,
+            "ready": hindrance is None,
+            "reason": hindrance,
+        }
+        process = {"pid": holder and holder.pid, "ready_at": _time(holder)}
+        screen.document({**facts, **process, "home": home, "version": version, "stats": stats})
         return Exit.DONE if hindrance is None else Exit.FAILED
-    if not screen.quiet:
+    if screen.quiet:
+        screen.line(client.connection.url)
+    else:
         ready: Cell = Paint("ready", "green") if hindrance is None else Paint("not ready", "bad")
         screen.line(Paint("server".ljust(14), "dim"), client.connection.url, "  ", ready)
         if client.connection.local:
             screen.line(Paint("home".ljust(14), "dim"), home)
+        else:
+            screen.line(Paint("chosen by".ljust(14), "dim"), client.connection.chosen_by)
+        if holder is not None:
+            screen.line(Paint("process".ljust(14), "dim"), f"{holder.pid}, ready since {_time(holder) or 'unknown'}")
         screen.line(Paint("version".ljust(14), "dim"), _versions(version))
         for label, text in _figures(stats):
             screen.line(Paint(label.ljust(14), "dim"), text)
     if hindrance is not None:
-        raise CommandError(f"the server is there, but not ready: {hindrance}", hint="its log says more: serve.log")
+        raise CommandError(f"the server is there, but not ready: {hindrance}", hint="its log says more: taskforge logs")
     return Exit.DONE
+
+
+def _holder(session: Session) -> Holder | None:
+    """The process that serves the home, if it is the home's server that is asked."""
+    from taskforge.config.lock import is_held, read_holder
+
+    connection = session.client.connection
+    return read_holder(connection.home) if connection.local and is_held(connection.home) else None
+
+
+def _refuse_silence(session: Session, holder: Holder) -> None:
+    """A server that hangs takes connections and never answers: that is told within seconds."""
+    from taskforge.cli.probing import probe
+
+    connection = session.client.connection
+    if holder.url and probe(connection.url, patience_s=_SILENCE_S) is None:
+        fault = CommandError(f"there is no answer at {connection.url}", code=Exit.UNREACHABLE)
+        raise _explained(session, fault, holder)
+
+
+def _time(holder: Holder | None) -> str | None:
+    from taskforge.core.clock import to_rfc3339
+
+    return None if holder is None or holder.ready_at is None else to_rfc3339(holder.ready_at)
+
+
+def _explained(session: Session, fault: CommandError, holder: Holder | None) -> CommandError:
+    """Tell a home without a server from one whose server is silent, and from a server of another home."""
+    connection = session.client.connection
+    if not connection.local or fault.code != Exit.UNREACHABLE:
+        return fault
+    if holder is not None and not fault.refused:
+        return CommandError(
+            f"process {holder.pid} serves {connection.home}, but {fault.message}",
+            hint="it may be starting, or hang; its log says more: taskforge logs   (and: taskforge doctor)",
+            code=Exit.UNREACHABLE,
+        )
+    if holder is None and fault.refused:
+        return CommandError(
+            f"no server runs on {connection.home}; the one at {connection.url} belongs to another home",
+            hint="set TASKFORGE_HOME to that home; or choose another [server] port here, then: taskforge up",
+            code=Exit.UNREACHABLE,
+        )
+    return fault
 
 
 def _versions(server: str | None) -> str:

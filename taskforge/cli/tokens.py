@@ -8,10 +8,8 @@ from typing import Any
 import click
 
 from taskforge.cli.command import Example, Group, Session, pass_session
-from taskforge.cli.failure import CommandError, Exit
+from taskforge.cli.moments import ahead
 from taskforge.cli.render import Paint
-
-_SCOPES = ["read", "run", "write", "admin"]
 
 
 @click.group("token", cls=Group, default="list")
@@ -24,11 +22,13 @@ def token() -> None:
     examples=[
         Example("taskforge token create dashboard --scope read"),
         Example("taskforge token create ci --scope write --expires 90d -q > token"),
+        Example("taskforge token create shop --scope run:order-digest --scope read:stock"),
     ],
 )
 @click.argument("name")
 @click.option("--scope", "scopes", multiple=True, required=True, metavar="S",
-              help="What it may do: read, run, write, admin; each includes those before it.")  # fmt: skip
+              help="What it may do: read, run, write, admin; each includes those before it. run:NAME is run for the "
+                   "workflow NAME alone.")  # fmt: skip
 @click.option("--expires", metavar="TIME", help="When it ends: 90d, or RFC 3339. Never, without it.")
 @pass_session
 def create(session: Session, name: str, scopes: tuple[str, ...], expires: str | None) -> None:
@@ -36,7 +36,7 @@ def create(session: Session, name: str, scopes: tuple[str, ...], expires: str | 
     words = [word.strip() for text in scopes for word in text.split(",")]
     body: dict[str, Any] = {"name": name, "scopes": words}
     if expires is not None:
-        body["expires_at"] = _end(expires)
+        body["expires_at"] = ahead(expires)
     made = session.client.post("tokens", body=body)
     screen = session.screen
     if session.machine:
@@ -76,22 +76,6 @@ def revoke(session: Session, identifiers: tuple[str, ...]) -> None:
             session.screen.line(Paint("✔", "green"), f" {identifier} is revoked")
     if session.machine:
         session.screen.document({"revoked": list(identifiers)})
-
-
-def _end(text: str) -> str:
-    from taskforge.core.clock import SystemClock, from_rfc3339, to_rfc3339
-    from taskforge.core.durations import parse_duration
-
-    try:
-        return to_rfc3339(from_rfc3339(text))
-    except ValueError:
-        pass
-    try:
-        return to_rfc3339(SystemClock().wall() + parse_duration(text))
-    except ValueError:
-        raise CommandError(
-            f"--expires {text!r} is no time", hint="write 90d (from now) or 2027-01-01T00:00:00Z", code=Exit.USAGE
-        ) from None
 
 
 def _time(text: str | None) -> str:

@@ -115,7 +115,7 @@ def _find_secret(config: Any, file: str | None, *, stdin: bool) -> str | None:
     if config.scheme == "none":
         return None
     if file is not None:
-        return read_secret(name, file)
+        return read_secret(name, file, option="--secret-file")
     if not stdin or sys.stdin is None or sys.stdin.isatty():
         return None
     given = read_stdin()

@@ -45,7 +45,7 @@ def set_secret(session: Session, name: str, file: str | None) -> None:
 @secret.command("list", examples=[Example("taskforge secret list")])
 @pass_session
 def list_secrets(session: Session) -> None:
-    """List secrets; never their values."""
+    """List secrets and where each comes from; never their values."""
     page, screen = session.client.get("secrets"), session.screen
     if session.machine:
         screen.document(page)
@@ -53,7 +53,8 @@ def list_secrets(session: Session) -> None:
         for item in page["items"]:
             screen.line(item["name"])
     elif page["items"]:
-        screen.table(("NAME", "CREATED", "CHANGED"), [_row(item) for item in page["items"]])
+        rows = [[item["name"], item["source"], *_row(item)[1:]] for item in page["items"]]
+        screen.table(("NAME", "FROM", "CREATED", "CHANGED"), rows)
     else:
         screen.note("no secrets yet; taskforge secret set NAME stores one")
 
@@ -64,6 +65,28 @@ def list_secrets(session: Session) -> None:
 def delete_secret(session: Session, names: tuple[str, ...]) -> None:
     """Delete secrets. Steps that name one fail from now on."""
     _delete(session, "secrets", names)
+
+
+@secret.command("rotate-key", examples=[Example("taskforge secret rotate-key")])
+@click.option("--end-links", is_flag=True, help="One-time links that are out end, too: the old key may be known.")
+@pass_session
+def rotate_key(session: Session, end_links: bool) -> None:
+    """Change the home's key: every secret is sealed anew with it. The server has to run; it goes on meanwhile.
+
+    Backups of the database made before need the old secret.key.
+    """
+    done = session.client.post("secrets:rotate-key", body={"keep_links": not end_links})
+    screen = session.screen
+    if session.machine:
+        screen.document(done)
+    elif screen.quiet:
+        screen.line(done["key_id"])
+    else:
+        count = done["resealed"]
+        some = f"{count} secret{'' if count == 1 else 's'}"
+        screen.line(Paint("✔", "green"), f" the key is {done['key_id']} now, {some} sealed anew")
+        screen.note("copy the new secret.key to where you keep its copy; backups made before need the old one,")
+        screen.note(f"{done['previous_key_id']}: keep that with them, or make a new one: taskforge db backup")
 
 
 @click.group("var", cls=Group, default="list")
@@ -129,4 +152,4 @@ def _delete(session: Session, kind: str, names: tuple[str, ...]) -> None:
 
 
 def _row(item: dict[str, Any]) -> list[str]:
-    return [item["name"], *(re.sub(r"\.\d+Z$", "Z", item[key]) for key in ("created_at", "updated_at"))]
+    return [item["name"], *(re.sub(r"\.\d+Z$", "Z", item[key] or "") for key in ("created_at", "updated_at"))]

@@ -9,6 +9,7 @@ import click
 
 from taskforge.cli.command import Example, Group, Session, pass_session
 from taskforge.cli.failure import CommandError, Exit
+from taskforge.cli.paging import Paging, fetch_page, paged, tell_more
 from taskforge.cli.render import Cell, Paint
 
 
@@ -18,13 +19,12 @@ def workflow() -> None:
 
 
 @workflow.command("list", examples=[Example("taskforge workflow list"), Example("taskforge workflow list -q")])
-@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True, help="How many at most.")
-@click.option("--cursor", metavar="C", help="Go on after an earlier page.")
+@paged
 @pass_session
-def list_workflows(session: Session, limit: int, cursor: str | None) -> None:
+def list_workflows(session: Session, paging: Paging) -> None:
     """List workflows."""
     screen = session.screen
-    page = session.client.get("workflows", limit=limit, cursor=cursor)
+    page = fetch_page(session, "workflows", paging=paging)
     if session.machine:
         screen.document(page)
     elif screen.quiet:
@@ -34,8 +34,7 @@ def list_workflows(session: Session, limit: int, cursor: str | None) -> None:
         screen.table(("NAME", "VERSION", "ENABLED", "UPDATED", "DESCRIPTION"), [_row(item) for item in page["items"]])
     else:
         screen.note("no workflows yet; bring one: taskforge apply FILE")
-    if page.get("next_cursor") and not session.machine:
-        screen.note(Paint(f"there are more: --cursor {page['next_cursor']}", "dim"))
+    tell_more(session, page)
 
 
 @workflow.command(
@@ -74,12 +73,11 @@ def show(session: Session, name: str, number: int | None, source: bool) -> None:
 
 @workflow.command("versions", examples=[Example("taskforge workflow versions uptime")])
 @click.argument("name")
-@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True, help="How many at most.")
-@click.option("--cursor", metavar="C", help="Go on after an earlier page.")
+@paged
 @pass_session
-def versions(session: Session, name: str, limit: int, cursor: str | None) -> None:
+def versions(session: Session, name: str, paging: Paging) -> None:
     """List a workflow's versions, newest first."""
-    page = session.client.get("workflows", name, "versions", limit=limit, cursor=cursor)
+    page = fetch_page(session, "workflows", name, "versions", paging=paging)
     screen = session.screen
     if session.machine:
         screen.document(page)
@@ -88,6 +86,7 @@ def versions(session: Session, name: str, limit: int, cursor: str | None) -> Non
             screen.line(str(item["version"]))
     else:
         screen.table(("VERSION", "CREATED"), [[str(item["version"]), _time(item)] for item in page["items"]])
+    tell_more(session, page)
 
 
 @workflow.command("enable", examples=[Example("taskforge workflow enable uptime")])

@@ -18,6 +18,7 @@ from taskforge.core.errors import StartupError
 
 KEY_FILE = "secret.key"
 DATABASE_FILE = "taskforge.db"
+LOG_FILE = "serve.log"
 _TEMPORARY = ".new-"
 
 

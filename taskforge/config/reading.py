@@ -17,7 +17,8 @@ from taskforge.core.errors import StartupError
 CONFIG_FILE = "config.toml"
 _PREFIX = "TASKFORGE_"
 _NO_SETTINGS = ("TASKFORGE_HOME", "TASKFORGE_SERVER", "TASKFORGE_TOKEN", "TASKFORGE_PROFILE")
-_TEST_PREFIX = "TASKFORGE_TEST_"
+_OTHERS = ("TASKFORGE_TEST_", "TASKFORGE_SECRET_")
+"""Beginnings of names that are no settings; the second is what `env` providers of secrets are shown with."""
 
 
 class ConfigError(StartupError):
@@ -143,7 +144,7 @@ def _from_variables(environ: Mapping[str, str], faults: list[str]) -> dict[tuple
     found: dict[tuple[str, str], _Given] = {}
     declared = rules()
     for name in sorted(environ):
-        if not name.startswith(_PREFIX) or name.startswith(_TEST_PREFIX) or name in _NO_SETTINGS or "__" not in name:
+        if not name.startswith(_PREFIX) or name.startswith(_OTHERS) or name in _NO_SETTINGS or "__" not in name:
             continue
         section, _, key = name.removeprefix(_PREFIX).partition("__")
         known = declared.get(section.lower(), {}).get(key.lower())

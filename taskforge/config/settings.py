@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from taskforge.config.values import Rule, Value, check_host, check_range, check_token, check_url
+from taskforge.config.values import Rule, Value, check_host, check_provider, check_range, check_token, check_url
 
 _T = TypeVar("_T", bound=Value)
 _MIB = 1024 * 1024
@@ -120,6 +120,27 @@ class EgressSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretsSettings:
+    providers: tuple[str, ...] = _setting(
+        ("store",),
+        "Where $secrets come from, in order: store, env:PREFIX, file:DIRECTORY, command:PROGRAM.",
+        check=check_provider,
+        entries="providers",
+    )
+    cache_seconds: float = _setting(
+        60.0, "How long a value of another provider than the store is kept.", low=1, high=86_400
+    )
+    command_timeout_seconds: float = _setting(
+        10.0, "Longest time that a command may take to print a value.", low=0.1, high=600
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSettings:
+    keep_days: float = _setting(365.0, "How long entries of the audit log are kept.", low=1, high=36_500)
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     level: str = _setting("info", "Least severe entry that is written.", choices=("debug", "info", "warning", "error"))
     format: str = _setting(
@@ -127,6 +148,10 @@ class LogSettings:
         "How entries look; auto is console on a terminal, else json.",
         choices=("auto", "json", "console"),
     )
+    file_mib: int = _setting(
+        16, "Size from which serve.log is put aside as serve.log.1, which takes the place of an older one.",
+        low=1, high=10_240,
+    )  # fmt: skip
 
 
 SECTIONS: Final = {
@@ -138,6 +163,8 @@ SECTIONS: Final = {
     "inbox": InboxSettings,
     "http": HttpSettings,
     "egress": EgressSettings,
+    "secrets": SecretsSettings,
+    "audit": AuditSettings,
     "log": LogSettings,
 }
 
@@ -155,6 +182,8 @@ class Settings:
     inbox: InboxSettings = InboxSettings()
     http: HttpSettings = HttpSettings()
     egress: EgressSettings = EgressSettings()
+    secrets: SecretsSettings = SecretsSettings()
+    audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
     sources: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -135,6 +135,44 @@ def check_token(text: str) -> str | None:
     return "it must be 8 to 200 printable ASCII characters without spaces"
 
 
+STORE, ENV, FILE, COMMAND = "store", "env", "file", "command"
+"""Kinds of providers of secrets."""
+
+
+def split_provider(text: str) -> tuple[str, str]:
+    """The kind of a provider, and what it is given: `env:PREFIX` is (`env`, `PREFIX`)."""
+    kind, _, argument = text.partition(":")
+    return kind, argument
+
+
+def split_command(argument: str) -> list[str]:
+    """The program and its arguments: a JSON list, or the path of a program alone. Raises ValueError."""
+    if not argument.startswith("["):
+        return [argument]
+    found = json.loads(argument)
+    if not found or not all(isinstance(part, str) and part and "\0" not in part for part in found):
+        raise ValueError("it must be a list of texts")
+    return list(found)
+
+
+def check_provider(text: str) -> str | None:
+    kind, argument = split_provider(text)
+    if text == STORE:
+        return None
+    if kind == ENV:
+        good = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", argument)
+        return None if good else "env needs the beginning of variables' names, such as env:TASKFORGE_SECRET_"
+    if kind == FILE:
+        return None if argument and "\0" not in argument else "file needs a directory, such as file:/run/secrets"
+    if kind == COMMAND:
+        form = 'command needs a program, such as command:/usr/local/bin/secret or command:["pass", "show", "{name}"]'
+        try:
+            return None if all(split_command(argument)) and "\0" not in argument else form
+        except (ValueError, RecursionError):
+            return form
+    return "a provider is store, env:PREFIX, file:DIRECTORY or command:PROGRAM"
+
+
 def check_url(text: str) -> str | None:
     if not text or _URL.fullmatch(text):
         return None

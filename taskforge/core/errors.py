@@ -75,6 +75,30 @@ class WorkflowDisabled(Conflict):
     code, title = "WORKFLOW_DISABLED", "The workflow is disabled"
 
 
+class WorkflowsMoved(Conflict):
+    """A workflow has another version than was expected; `detail.moved` is a list of `{name, expected, version}`."""
+
+    code, title = "WORKFLOWS_MOVED", "The workflows have changed meanwhile"
+
+    @classmethod
+    def of(cls, moved: Sequence[dict[str, Any]]) -> WorkflowsMoved:
+        """The refusal, in words. A version 0 stands for a workflow that is not there."""
+        words = [
+            f"{each['name']} is {_found(each['version'])}, and was expected {_expected(each['expected'])}"
+            for each in moved[:5]
+        ]
+        more = f", and {len(moved) - 5} more" if len(moved) > 5 else ""
+        return cls(f"the server has changed meanwhile: {'; '.join(words)}{more}", detail={"moved": list(moved)})
+
+
+def _found(version: int) -> str:
+    return f"at version {version}" if version else "not there"
+
+
+def _expected(version: int) -> str:
+    return f"at version {version}" if version else "not to be there"
+
+
 class StateConflict(Conflict):
     """A value of a workflow's state was not the expected one."""
 
@@ -273,6 +297,7 @@ FAILURE_CODES: dict[str, str] = {
     "EXPRESSION_TIMEOUT": "an expression ran longer than its time limit and was stopped",
     "EXPRESSION_MEMORY": "an expression passed its memory limit and was stopped",
     "EXPRESSION_TOO_LARGE": "an expression's result is larger than the limit",
+    "SECRET_UNAVAILABLE": "a provider could not be asked for a secret, or gave what is no value",
     "INVALID_CONFIG": "the step's settings, once evaluated, do not fit the step",
     "OUTPUT_TOO_LARGE": "the step's output is larger than the limit",
     "STEP_FAILED": "a `fail` step ended the run",

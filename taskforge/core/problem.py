@@ -30,10 +30,13 @@ class Problem:
     hint: str | None = None
     severity: Literal["error", "warning"] = "error"
     code: str | None = None
+    file: str | None = None
+    """What the document is called, where there are several."""
 
     def to_json(self) -> dict[str, Any]:
-        """The wire shape `{path, line?, column?, message, hint?}` of the API's `errors` and `warnings`."""
-        shape: dict[str, Any] = {"path": self.path}
+        """The wire shape `{file?, path, line?, column?, message, hint?}` of the API's `errors` and `warnings`."""
+        shape: dict[str, Any] = {} if self.file is None else {"file": self.file}
+        shape["path"] = self.path
         if self.line is not None:
             shape["line"] = self.line
         if self.column is not None:

@@ -30,6 +30,7 @@ from taskforge.core.states import RunState
 from taskforge.engine.resuming import check_resumable
 from taskforge.observe.logs import get_logger
 from taskforge.security.resume_links import ResumeTarget
+from taskforge.store.audit import RECORDED, AuditEntry, recorded
 
 if TYPE_CHECKING:
     from taskforge.engine.drivers import Drivers
@@ -56,6 +57,7 @@ class _Question:
 
     event: Asked
     answer: asyncio.Future[RunSnapshot]
+    entry: AuditEntry | None
 
 
 class _Undecidable(Exception):
@@ -105,7 +107,7 @@ class Driver:
     async def ask(self, event: Asked) -> RunSnapshot:
         """Decide the event alone. Raises RunEnded, RunNotEnded, NothingToRetry, RunUndone, or a store's refusal."""
         answer: asyncio.Future[RunSnapshot] = asyncio.get_running_loop().create_future()
-        self._asked.append(_Question(event, answer))
+        self._asked.append(_Question(event, answer, RECORDED.get()))
         if not self._pumping:
             self._pumping = True
             self._drivers.spawn(self._pump())
@@ -228,7 +230,8 @@ class Driver:
                 changes = self._decide([asked.event])
                 verb = self._verb_of(asked.event)
                 try:
-                    self._drivers.note_place(await verb(changes))
+                    with recorded(asked.entry):
+                        self._drivers.note_place(await verb(changes))
                 except LeaseLost:
                     self._undo(changes)
                     await self._take_back()

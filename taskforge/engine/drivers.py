@@ -15,6 +15,7 @@ from taskforge.engine.executor import NOBODY, Executor
 from taskforge.engine.loading import to_snapshot
 from taskforge.engine.plans import Plans
 from taskforge.engine.rates import Rates
+from taskforge.store.audit import recorded
 from taskforge.store.protocol import RunRows, Store
 
 
@@ -130,8 +131,9 @@ class Drivers:
         self.on_failure(error)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a task that is kept until it is done."""
-        task = asyncio.create_task(work)
+        """Run a task that is kept until it is done. What it changes is no part of the call that spawned it."""
+        with recorded(None):
+            task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

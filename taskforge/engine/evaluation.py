@@ -18,11 +18,13 @@ from taskforge.core.progress import ASIDE
 from taskforge.core.snapshot import RunSnapshot, StepRun
 from taskforge.core.states import StepState
 from taskforge.engine.resuming import next_target, targets_by_id
+from taskforge.engine.sources import NotFetched
 from taskforge.engine.values import StoredValues
 from taskforge.engine.workflow_state import WorkflowState
 from taskforge.expressions.compiled import TooBig, compile_single
 from taskforge.expressions.errors import EvaluationFailed
 from taskforge.expressions.evaluator import Batch, Evaluator, Program, condition, single
+from taskforge.security.providers import ProviderFailed
 from taskforge.security.resume_links import ResumeLinks
 
 Inline = Callable[[Mapping[str, JSON], JSON], JSON]
@@ -85,6 +87,10 @@ class Expressions:
                 prepared = self._inline(run, at, evaluation)
                 if prepared is not None:
                     return prepared
+            if await self._fetch(compiled.names):
+                prepared = self._inline(run, at, evaluation)
+                if prepared is not None:
+                    return prepared
             variables = self._variables(run, at, compiled.names)
             now = run.started_at or run.created_at if at is None else at.ready_at
             return await self._ask(evaluation, variables, now)
@@ -98,13 +104,14 @@ class Expressions:
         if compiled.is_literal:
             return evaluation.template.render(())
         variables = dict(names)
+        await self._fetch(compiled.names)
         for root, name in compiled.names:
             if root == "now":
                 variables[root] = to_rfc3339(now)
             elif root == "vars":
                 variables[root] = _chosen(variables.get(root), self.values.vars, root, name)
             elif root == "secrets":
-                variables[root] = _chosen(variables.get(root), self.values.secrets, root, name)
+                variables[root] = self._secret(variables.get(root), name)
         if compiled.is_inline:
             try:
                 if compiled.guard is not None and not condition(compiled.guard(variables, None)):
@@ -120,6 +127,7 @@ class Expressions:
         names = _names([template])
         if any(root == "state" for root, _ in names):
             await self._state.load(run.workflow)
+        await self._fetch(names)
         variables = self._variables(run, at, names)
         results = []
         inline = [compile_single(expression.source) for expression in template.expressions]
@@ -165,7 +173,7 @@ class Expressions:
             if evaluation.mode == "first_true":
                 return Prepared(_first_true(compiled.programs, variables))
             return Prepared(evaluation.template.render([program(variables, None) for program in compiled.programs]))
-        except (TooBig, _NotYet):
+        except (TooBig, _NotYet, NotFetched):
             return None
         except EvaluationFailed as error:
             return Prepared(failure=Failure(error.code, error.message))
@@ -274,7 +282,23 @@ class Expressions:
         found["vars"] = _chosen(found.get("vars"), self.values.vars, "vars", name)
 
     def _secrets(self, found: dict[str, JSON], run: RunSnapshot, at: StepRun | None, name: str | None) -> None:
-        found["secrets"] = _chosen(found.get("secrets"), self.values.secrets, "secrets", name)
+        found["secrets"] = self._secret(found.get("secrets"), name)
+
+    def _secret(self, before: JSON, name: str | None) -> dict[str, JSON]:
+        """The secrets that were chosen before, and this one. Raises NotFetched, EvaluationFailed."""
+        if name is None:
+            return dict(self.values.secrets)
+        value = self.stored.sources.find(name)
+        return _chosen(before, {} if value is None else {name: value}, "secrets", name)
+
+    async def _fetch(self, names: frozenset[tuple[str, str | None]]) -> bool:
+        """Have the secrets of these names at hand; return whether there are any. Raises EvaluationFailed."""
+        wanted = [name for root, name in names if root == "secrets" and name is not None]
+        try:
+            await self.stored.sources.fetch(wanted)
+        except ProviderFailed as error:
+            raise EvaluationFailed("SECRET_UNAVAILABLE", str(error)) from None
+        return bool(wanted)
 
 
 _SPECIAL = {

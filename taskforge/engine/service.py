@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from taskforge.core import events as ev
 from taskforge.core.clock import Clock
-from taskforge.core.definition import Definition, in_order
+from taskforge.core.definition import Definition
 from taskforge.core.errors import (
     DeadLetterClosed,
     InvalidDefinition,
@@ -31,12 +31,15 @@ from taskforge.core.problem import Problem, suggest
 from taskforge.core.reasons import Reason
 from taskforge.core.snapshot import Changes, RunSnapshot
 from taskforge.core.states import RUN_TERMINAL
+from taskforge.engine.applying import ApplyCalls, Applying
+from taskforge.engine.auditing import AuditCalls
 from taskforge.engine.children import Children
 from taskforge.engine.driver import Asked
 from taskforge.engine.drivers import Drivers
 from taskforge.engine.places import Places
 from taskforge.engine.plans import Plans
 from taskforge.engine.resuming import Resumable, awaited_signal, check_resumable, step_of
+from taskforge.engine.rotation import KeyRotation, Rotated
 from taskforge.engine.starting import StartRequest, Starts
 from taskforge.engine.timers import Timers
 from taskforge.engine.trials import Trials
@@ -46,6 +49,7 @@ from taskforge.engine.watching import Watchers
 from taskforge.engine.why import Surroundings, missing_reason, present_reasons
 from taskforge.security.resume_links import ResumeLinks, ResumeTarget
 from taskforge.steps.wait import signal_schema
+from taskforge.store.audit import name_target
 from taskforge.store.protocol import (
     DeadLetterRow,
     JournalRow,
@@ -76,7 +80,7 @@ class DefinitionReader(Protocol):
         ...
 
 
-class Service(ValueCalls, TriggerCalls):
+class Service(ValueCalls, TriggerCalls, ApplyCalls, AuditCalls):
     """All calls. Refusals are errors of `core.errors`; what returns is durable."""
 
     def __init__(
@@ -95,8 +99,10 @@ class Service(ValueCalls, TriggerCalls):
         values: StoredValues,
         triggers: Triggers,
         trials: Trials,
+        keys: KeyRotation | None = None,
     ) -> None:
         self._trials = trials
+        self._keys = keys
         self._triggers = triggers
         self._values = values
         self._store = store
@@ -110,18 +116,25 @@ class Service(ValueCalls, TriggerCalls):
         self._places = places
         self._links = links
         self._watchers = Watchers()
+        self._applying = Applying(store, clock, plans, values, triggers, self._read, self._changing)
         self.stopping = False
         drivers.on_change = self._on_change
 
     # ---- definitions
 
-    async def validate_workflow(self, source: bytes, media: Media) -> Definition:
-        """Read and check a document; nothing is stored. Raises InvalidDefinition."""
+    async def validate_workflow(self, source: bytes, media: Media, *, offline: bool = False) -> Definition:
+        """Read and check a document; nothing is stored. `offline`: without a look at what the server has. Raises
+        InvalidDefinition."""
+        definition = await self._read(source, media)
+        known = [] if offline else await self._applying.warnings(definition)
+        return replace(definition, warnings=[*definition.warnings, *known])
+
+    async def _read(self, source: bytes, media: Media) -> Definition:
         definition = await asyncio.to_thread(self._reader.parse, source, media)
         problems = await self._reader.check_syntax(definition)
         if problems:
             raise InvalidDefinition("the document has errors", problems=problems)
-        return replace(definition, warnings=[*definition.warnings, *self._values.warnings(definition)])
+        return definition
 
     async def publish_workflow(
         self, source: bytes, media: Media, name: str | None = None
@@ -131,8 +144,9 @@ class Service(ValueCalls, TriggerCalls):
         plan = definition.plan
         if name is not None and plan.name != name:
             raise NameMismatch(f"the document is named {plan.name!r}, the request says {name!r}; make them the same")
-        async with self._changing(plan.name):
-            document = await self._same_as_newest(plan.name, definition.document) or dumps(definition.document)
+        name_target(f"workflows/{plan.name}")
+        async with self._changing([plan.name]):
+            document = await self._applying.stored_text(plan.name, definition.document)
             specs = self._triggers.specs(plan)
             published = await self._store.publish_workflow(
                 plan.name, document, definition.source, media, plan.description, self._clock.now(), specs
@@ -141,35 +155,27 @@ class Service(ValueCalls, TriggerCalls):
             self._plans.keep(plan.name, published.version, plan)
         return published, list(definition.warnings)
 
-    async def _same_as_newest(self, name: str, document: JSON) -> str | None:
-        """Return the newest version's text where it means the same: comments and the order of keys do not count."""
-        try:
-            row = await self._store.get_workflow(name)
-        except NotFound:
-            return None
-        newest = (await self._store.get_version(name, row.version)).document
-        return newest if dumps(in_order(loads(newest))) == dumps(in_order(document)) else None
-
     async def set_enabled(self, name: str, enabled: bool) -> WorkflowRow:
         """Disabled: it starts no run. Enabled again, its schedules begin now: what was missed is not made up for."""
-        async with self._changing(name):
+        async with self._changing([name]):
             before = await self._store.get_workflow(name)
             specs = self._triggers.specs(await self._plans.get(name, before.version)) if enabled else []
             return await self._store.set_enabled(name, enabled, self._clock.now(), specs)
 
     async def delete_workflow(self, name: str) -> None:
-        async with self._changing(name):
+        async with self._changing([name]):
             await self._store.delete_workflow(name, self._clock.now())
 
     @asynccontextmanager
-    async def _changing(self, name: str) -> AsyncIterator[None]:
-        """One definition is changed; then everybody looks again. Also when whoever asked has gone away, or it failed:
-        it may be stored all the same."""
+    async def _changing(self, names: Sequence[str]) -> AsyncIterator[None]:
+        """Definitions are changed; then everybody looks again. Also when whoever asked has gone away, or it failed:
+        they may be stored all the same. More names may be added meanwhile."""
         try:
             async with self._triggers.changing:
                 yield
         finally:
-            self._starts.forget_workflow(name)
+            for name in names:
+                self._starts.forget_workflow(name)
             await asyncio.shield(self._drivers.spawn(self._triggers.changed()))
 
     async def get_workflow(self, name: str) -> tuple[WorkflowRow, VersionRow]:
@@ -416,8 +422,10 @@ class Service(ValueCalls, TriggerCalls):
 
     # ---- dead letters
 
-    async def list_dead_letters(self, state: str | None, cursor: str | None, limit: int) -> list[DeadLetterRow]:
-        return await self._store.list_dead_letters(state, cursor, limit)
+    async def list_dead_letters(
+        self, state: str | None, cursor: str | None, limit: int, workflow: str | None = None
+    ) -> list[DeadLetterRow]:
+        return await self._store.list_dead_letters(state, cursor, limit, workflow)
 
     async def get_dead_letter(self, id: str) -> DeadLetterRow:
         return await self._store.get_dead_letter(id)
@@ -444,6 +452,12 @@ class Service(ValueCalls, TriggerCalls):
 
     async def revoke_token(self, id: str) -> None:
         await self._store.revoke_token(id)
+
+    async def rotate_key(self, *, keep_links: bool) -> Rotated:
+        """Change the home's key (`engine.rotation`)."""
+        if self._keys is None:
+            raise Unavailable("this server has no key of its own")
+        return await self._keys.rotate(keep_links=keep_links)
 
     async def stats(self) -> Stats:
         return await self._triggers.add_stats(await self._store.stats(self._clock.now()))

@@ -6,27 +6,27 @@ On SQLite this process is the only one that changes them, so that what is in mem
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from taskforge.core.clock import Clock
 from taskforge.core.definition import Definition
-from taskforge.core.errors import Failure, InvalidRequest, StartupError
+from taskforge.core.errors import Failure, InvalidRequest, StartupError, Unavailable
 from taskforge.core.jsontext import dumps, loads
 from taskforge.core.kind import Suspended
 from taskforge.core.model import JSON, AttemptFailure, Name, Prepared
 from taskforge.core.problem import Pointer, Problem, format_path, quoted, suggest
-from taskforge.observe.logs import mask_logs
+from taskforge.engine.sources import STORE, VALUE_NAME, Sources
+from taskforge.observe.logs import get_logger, mask_logs
+from taskforge.security.providers import MAX_SECRET_BYTES, Provider, ProviderFailed
 from taskforge.security.redact import SHORTEST, Masker
 from taskforge.security.secrets import SecretBox, UnreadableSecret
 from taskforge.store.protocol import Store
+from taskforge.store.values import SecretRow
 
-VALUE_NAME: Final = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,62}$", re.ASCII)
-"""What a secret or a variable may be called: what stands behind `$secrets.` or `$vars.`."""
+log = get_logger("secrets")
 
-MAX_SECRET_BYTES: Final = 65_536
 _MOST_RETIRED: Final = 1_000
 _NOUNS: Final = {"secrets": ("secret", "secret"), "vars": ("variable", "var")}
 
@@ -40,12 +40,14 @@ class Values:
 
 
 class Secret(NamedTuple):
-    """A secret as people see it: never its value. `masked` is False where the value is too short to be masked."""
+    """A secret as people see it: never its value. `masked` is False where the value is too short to be masked. Only the
+    store (`source`) knows times."""
 
     name: str
     masked: bool
-    created_at: int
-    updated_at: int
+    created_at: int | None
+    updated_at: int | None
+    source: str = STORE
 
 
 class Var(NamedTuple):
@@ -60,15 +62,27 @@ class Var(NamedTuple):
 class StoredValues:
     """The one keeper of secrets and variables. `values` is what expressions see; it changes in place."""
 
-    def __init__(self, store: Store, clock: Clock, box: SecretBox) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        box: SecretBox,
+        providers: Sequence[Provider | None] = (None,),
+        keep_ms: int = 60_000,
+    ) -> None:
         self._store = store
         self._clock = clock
         self._box = box
-        self._changing = asyncio.Lock()
+        self._previous: SecretBox | None = None
+        self.changing = asyncio.Lock()
+        """Held by whoever changes values, or the key that they are sealed with."""
         self._retired: dict[str, str] = {}
         """Values that were replaced or deleted, with their names: attempts in flight may still bring them back."""
         self._masker = Masker()
+        self._given: dict[str, str] = {}
+        """Values that other providers than the store have given, with their names."""
         self.values = Values()
+        self.sources = Sources(self.values.secrets, clock, providers, keep_ms, self._note)
 
     async def load(self) -> None:
         """Read everything. Raises StartupError where a secret was sealed with another key; nothing is changed."""
@@ -76,7 +90,7 @@ class StoredValues:
         unreadable: list[tuple[str, str]] = []
         for row in await self._store.list_secrets():
             try:
-                found[row.name] = self._box.open(row.name, row.sealed)
+                found[row.name] = self._open(row)
             except UnreadableSecret:
                 unreadable.append((row.name, row.key_id))
         if unreadable:
@@ -84,6 +98,21 @@ class StoredValues:
         self.values.secrets.update(found)
         self.values.vars.update({row.name: loads(row.value) for row in await self._store.list_vars()})
         self._set_masker()
+
+    def use_keys(self, box: SecretBox, previous: SecretBox | None) -> None:
+        """Seal with `box` from now on. What was sealed with `previous` can still be opened."""
+        self._box, self._previous = box, previous
+
+    async def reseal(self) -> int:
+        """Seal every secret anew that is not sealed with the key of now, all in one transaction; return how many."""
+        rows = [row for row in await self._store.list_secrets() if row.key_id != self._box.key_id]
+        anew = [row._replace(sealed=self._box.seal(row.name, self._open(row)), key_id=self._box.key_id) for row in rows]
+        return await self._store.reseal_secrets(anew)
+
+    def _open(self, row: SecretRow) -> str:
+        previous = self._previous
+        box = previous if previous is not None and row.key_id == previous.key_id else self._box
+        return box.open(row.name, row.sealed)
 
     def _explain(self, unreadable: list[tuple[str, str]]) -> str:
         names = ", ".join(name for name, _ in unreadable[:5]) + (" …" if len(unreadable) > 5 else "")
@@ -100,27 +129,48 @@ class StoredValues:
 
     # ---- secrets
 
-    def find_secret(self, name: str) -> str | None:
-        """Return a secret's value, for those who verify or sign with it."""
-        return self.values.secrets.get(name)
-
-    def find_secrets(self, names: Iterable[str]) -> list[bytes]:
-        """The values of the secrets that are there, in this order, as bytes: what `triggers.signatures` needs."""
-        found = (self.values.secrets.get(name) for name in names)
+    async def obtain_secrets(self, names: Sequence[str]) -> list[bytes]:
+        """The values of the secrets that are there, in this order, as bytes: what `triggers.signatures` needs. Raises
+        Unavailable where a provider fails."""
+        try:
+            await self.sources.fetch(names)
+        except ProviderFailed as error:
+            log.warning("secrets_unavailable", error=str(error))
+            raise Unavailable("the secret of this hook cannot be read now; try again later") from None
+        found = (self.sources.find(name) for name in names)
         return [value.encode() for value in found if value is not None]
 
     async def list_secrets(self) -> list[Secret]:
-        return [self._secret(row.name, row.created_at, row.updated_at) for row in await self._store.list_secrets()]
+        """Those of the store, and those that other providers can list, by name."""
+        stored = {row.name: row for row in await self._store.list_secrets()}
+        found: list[Secret] = []
+        for name, source in sorted(self.sources.listed().items()):
+            if source == STORE and name in stored:
+                row = stored[name]
+                found.append(self._secret(name, row.created_at, row.updated_at))
+            elif source != STORE:
+                found.append(Secret(name, await self._is_masked(name), None, None, source))
+        return found
+
+    async def _is_masked(self, name: str) -> bool:
+        try:
+            await self.sources.fetch([name])
+        except ProviderFailed:
+            return True
+        return len(self.sources.find(name) or "") >= SHORTEST
 
     async def put_secret(self, name: str, value: str) -> Secret:
         """Store a secret, sealed. What is evaluated from now on sees it. Raises InvalidRequest."""
         _check_name(name, "secret")
+        if not self.sources.has_store:
+            message = "the store is not among [secrets] providers: nobody would see it"
+            raise InvalidRequest(message, problems=[Problem("name", message)])
         if not value:
             raise InvalidRequest("a secret must not be empty", problems=[Problem("value", "it must not be empty")])
         if len(value.encode()) > MAX_SECRET_BYTES:
             message = f"it has more than {MAX_SECRET_BYTES} bytes"
             raise InvalidRequest(f"the secret is too long: {message}", problems=[Problem("value", message)])
-        async with self._changing:
+        async with self.changing:
             # Masked before it is stored: from then on it may be anywhere.
             self._retire(name)
             before = self.values.secrets.get(name)
@@ -138,7 +188,7 @@ class StoredValues:
 
     async def delete_secret(self, name: str) -> None:
         """Raises NotFound."""
-        async with self._changing:
+        async with self.changing:
             await self._store.delete_secret(name)
             self._retire(name)
             self.values.secrets.pop(name, None)
@@ -146,6 +196,14 @@ class StoredValues:
 
     def _secret(self, name: str, created_at: int, updated_at: int) -> Secret:
         return Secret(name, len(self.values.secrets.get(name, "")) >= SHORTEST, created_at, updated_at)
+
+    def _note(self, name: str, value: str) -> None:
+        """Another provider has given a value: it is masked from now on."""
+        if value not in self._given:
+            self._given[value] = name
+            if len(self._given) > _MOST_RETIRED:
+                del self._given[next(iter(self._given))]
+            self._set_masker()
 
     def _retire(self, name: str) -> None:
         value = self.values.secrets.get(name)
@@ -172,14 +230,14 @@ class StoredValues:
         if len(text.encode()) > MAX_SECRET_BYTES:
             message = f"it has more than {MAX_SECRET_BYTES} bytes as JSON"
             raise InvalidRequest(f"the variable is too long: {message}", problems=[Problem("value", message)])
-        async with self._changing:
+        async with self.changing:
             row = await self._store.put_var(name, text, self._clock.now())
             self.values.vars[name] = value
         return Var._make(row)
 
     async def delete_var(self, name: str) -> None:
         """Raises NotFound."""
-        async with self._changing:
+        async with self.changing:
             await self._store.delete_var(name)
             self.values.vars.pop(name, None)
 
@@ -213,7 +271,7 @@ class StoredValues:
 
     def _set_masker(self) -> None:
         current = {value: name for name, value in self.values.secrets.items()}
-        self._masker = Masker((name, value) for value, name in (self._retired | current).items())
+        self._masker = Masker((name, value) for value, name in (self._retired | self._given | current).items())
         mask_logs(self._masker.mask_text)
 
     # ---- definitions
@@ -221,26 +279,38 @@ class StoredValues:
     def warnings(self, definition: Definition) -> list[Problem]:
         """Secrets and variables that a document names and that are not there: it may be applied before they are."""
         found: list[Problem] = []
+        listed = self.sources.listed()
         for expression in definition.expressions:
-            missing = {(name.root, name.field): name for name in expression.names if self._is_missing(name)}
+            missing = {(name.root, name.field): name for name in expression.names if self._is_missing(name, listed)}
             for name in missing.values():
                 offset = getattr(name, "offset", expression.offset)
                 found.append(self._missing(definition, name.root, name.field or "", expression.pointer, offset))
         for pointer, secret in _verifying(definition.document):
-            if secret not in self.values.secrets:
+            if not self._has_secret(secret, listed):
                 found.append(self._missing(definition, "secrets", secret, pointer, 0))
         return found
 
-    def _is_missing(self, name: Name) -> bool:
-        return name.root in _NOUNS and name.field is not None and name.field not in self._known(name.root)
+    def missing(self, definition: Definition) -> set[tuple[str, str]]:
+        """The names that `warnings` warns of, as (`secrets` or `vars`, name)."""
+        listed = self.sources.listed()
+        named = {(name.root, name.field or "") for each in definition.expressions for name in each.names
+                 if self._is_missing(name, listed)}  # fmt: skip
+        verifying = {secret for _, secret in _verifying(definition.document) if not self._has_secret(secret, listed)}
+        return named | {("secrets", name) for name in verifying}
 
-    def _known(self, root: str) -> Mapping[str, JSON]:
-        return self.values.secrets if root == "secrets" else self.values.vars
+    def _is_missing(self, name: Name, listed: Mapping[str, str]) -> bool:
+        if name.root not in _NOUNS or name.field is None:
+            return False
+        return name.field not in self.values.vars if name.root == "vars" else not self._has_secret(name.field, listed)
+
+    def _has_secret(self, name: str, listed: Mapping[str, str]) -> bool:
+        return name in listed or self.sources.is_open
 
     def _missing(self, definition: Definition, root: str, name: str, pointer: Pointer, offset: int) -> Problem:
         noun, command = _NOUNS[root]
         line, column = definition.locate(pointer, offset=offset)
-        hint = suggest(name, self._known(root)) or f"set it: taskforge {command} set {name}"
+        known = self.values.vars if root == "vars" else self.sources.listed()
+        hint = suggest(name, known) or f"set it: taskforge {command} set {name}"
         message = f"there is no {noun} {quoted(name)} on the server yet"
         return Problem(format_path(pointer), message, line, column, hint, "warning")
 

@@ -125,7 +125,7 @@ class Webhooks:
         if arrival.method not in trigger.methods:
             allow = ", ".join(sorted(trigger.methods))
             raise MethodNotAllowed(f"this hook takes {allow}", detail={"allow": allow})
-        given_id, challenge, redact = self._verify(workflow, trigger, arrival)
+        given_id, challenge, redact = await self._verify(workflow, trigger, arrival)
         if challenge is not None:
             return Received(None, challenge)
         # Only who is verified counts: nobody else can use up a sender's places.
@@ -151,7 +151,7 @@ class Webhooks:
         config = trigger.verify
         headers, query = list(arrival.headers), list(arrival.query)
         if config.scheme != "none":
-            secrets = self._values.find_secrets(config.secrets)
+            secrets = await self._values.obtain_secrets(config.secrets)
             if not secrets:
                 raise Conflict(f"there is no secret {' or '.join(config.secrets)} to sign with; store it first")
             id = delivery_id or self._clock.new_id("msg")
@@ -226,13 +226,13 @@ class Webhooks:
                 detail={"retry_after_s": max(1, -(-wait_ms // 1000))},
             )
 
-    def _verify(
+    async def _verify(
         self, workflow: str, trigger: WebhookTrigger, arrival: Arrival
     ) -> tuple[str | None, bytes | None, frozenset[str]]:
         """Return the scheme's own delivery id, a challenge to answer, and what is not to be stored."""
         verdict = verify(
             trigger.verify,
-            self._values.find_secrets(trigger.verify.secrets),
+            await self._values.obtain_secrets(trigger.verify.secrets),
             arrival.headers,
             arrival.body,
             dict(arrival.query),

@@ -113,6 +113,8 @@ class LineHandler(logging.Handler):
     """
 
     mask: Callable[[str], str] = staticmethod(lambda line: line)
+    wrote: Callable[[int], None] = staticmethod(lambda count: None)
+    """Told how many bytes each line had; whoever keeps the file small sets it."""
 
     def __init__(self, descriptor: int | None) -> None:
         super().__init__()
@@ -150,6 +152,7 @@ class LineHandler(logging.Handler):
                 data = data[written:]
         except OSError:
             return False
+        LineHandler.wrote(len(line))
         return True
 
 

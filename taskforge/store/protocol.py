@@ -23,11 +23,12 @@ JSON columns come and go as text; times are milliseconds UTC.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from taskforge.core.snapshot import AttemptRecord, Changes, RunRecord, SignalRecord, StepRecord
+from taskforge.store.audit import AuditStore
 from taskforge.store.triggered import NewRun as NewRun
 from taskforge.store.triggered import StartedRun as StartedRun
 from taskforge.store.triggered import TriggerSpec, TriggerStore
@@ -60,6 +61,26 @@ class Published(NamedTuple):
     version: int
     changed: bool
     created: bool
+
+
+class NewVersion(NamedTuple):
+    """A document to be stored as `publish_workflow` stores it; the fields are its parameters."""
+
+    name: str
+    document: str
+    source: str
+    media: str
+    description: str | None
+    triggers: Sequence[TriggerSpec] = ()
+
+
+class LiveRuns(NamedTuple):
+    """How many runs of a version are in a state that is not terminal."""
+
+    workflow: str
+    version: int
+    state: str
+    runs: int
 
 
 class RunRow(NamedTuple):
@@ -168,7 +189,7 @@ class Stats:
     """How long the schedule has been due that is overdue the most."""
 
 
-class Store(TriggerStore, ValueStore, Protocol):
+class Store(TriggerStore, ValueStore, AuditStore, Protocol):
     """One database. Methods may be called from one event loop; they never hold a transaction across an await."""
 
     notices: list[str]
@@ -211,6 +232,14 @@ class Store(TriggerStore, ValueStore, Protocol):
         """Hide the workflow; its versions and runs stay readable, its triggers are gone. Raises NotFound."""
         ...
 
+    async def apply_workflows(
+        self, versions: Sequence[NewVersion], deleted: Sequence[str], expected: Mapping[str, int], now: int
+    ) -> list[Published]:
+        """`publish_workflow` for each of `versions` and `delete_workflow` for each of `deleted`, all in one
+        transaction; what is deleted already stays so. `expected` are newest versions by name, 0 for a workflow that is
+        not there: raises WorkflowsMoved when one of them is another by now."""
+        ...
+
     async def get_workflow(self, name: str) -> WorkflowRow:
         """Raises NotFound, also for a deleted one."""
         ...
@@ -223,6 +252,14 @@ class Store(TriggerStore, ValueStore, Protocol):
 
     async def list_versions(self, name: str, cursor: int | None, limit: int) -> list[VersionRow]:
         """Newest first; `cursor` is a version number."""
+        ...
+
+    async def list_newest_versions(self, cursor: str | None, limit: int) -> list[VersionRow]:
+        """The newest version of every workflow that is not deleted, by name after `cursor`."""
+        ...
+
+    async def count_live_runs(self) -> list[LiveRuns]:
+        """The runs that go on, of all workflows, deleted ones too."""
         ...
 
     # ---- runs: verbs that apply a decision
@@ -392,7 +429,9 @@ class Store(TriggerStore, ValueStore, Protocol):
         """Raises NotFound."""
         ...
 
-    async def list_dead_letters(self, state: str | None, cursor: str | None, limit: int) -> list[DeadLetterRow]:
+    async def list_dead_letters(
+        self, state: str | None, cursor: str | None, limit: int, workflow: str | None = None
+    ) -> list[DeadLetterRow]:
         """Newest first; `cursor` is an id."""
         ...
 

@@ -18,9 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from taskforge.core.snapshot import Changes
+
+TIMES: Final = ("cron", "at", "timezone", "start", "end")
+"""The settings that say when a schedule fires: with others, it begins anew."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 
@@ -37,6 +38,11 @@ class ValueStore(Protocol):
 
     async def delete_secret(self, name: str) -> None:
         """Raises NotFound."""
+        ...
+
+    async def reseal_secrets(self, rows: Sequence[SecretRow]) -> int:
+        """Put these in the place of the stored ones of their names, all in one transaction: `sealed` and `key_id` alone
+        change. One that was deleted meanwhile stays so. Returns how many there were."""
         ...
 
     async def put_var(self, name: str, value: str, now: int) -> VarRow:

@@ -107,7 +107,7 @@ async def test_each_scope_opens_its_calls_and_those_below_it_only(route: Route) 
     for scope in Scope:
         book.add(f"tf_{scope.name}", scope.name.lower())
     book.add("tf_none")
-    book.add("tf_other", "run:uptime", "owner")
+    book.add("tf_other", "owner", "run:", "run:Up", "*:uptime")
     book.add("tf_two", "read", "write")
     app, _, _ = make_gate(book)
     for scope in Scope:

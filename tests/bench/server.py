@@ -42,7 +42,6 @@ class BenchServer:
         self.stop()
 
     def stop(self) -> None:
-        """End the server as a person would."""
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(timeout=30)
 
@@ -80,9 +79,13 @@ class BenchServer:
                 raise SystemExit(f"not all of {count} runs SUCCEEDED: {states}")
             time.sleep(0.02)
 
-    def memory_mib(self, which: str = "VmRSS") -> float:
-        """Resident memory of the server and its children; `VmHWM` is the most that it ever was."""
-        return sum(_memory_kib(pid, which) for pid in [self.process.pid, *_children(self.process.pid)]) / 1024
+    def memory_mib(self) -> float:
+        """Resident memory of the server and its children."""
+        return sum(_resident_kib(pid) for pid in [self.process.pid, *_children(self.process.pid)]) / 1024
+
+    def peak_mib(self) -> float:
+        """The most that the server alone has ever had resident."""
+        return _resident_kib(self.process.pid, "VmHWM") / 1024
 
     def cpu_s(self) -> float:
         """CPU time of the server and its children so far."""
@@ -96,7 +99,7 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-def _memory_kib(pid: int, which: str) -> float:
+def _resident_kib(pid: int, which: str = "VmRSS") -> float:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

@@ -128,7 +128,7 @@ def _measure(server: BenchServer, sender: _Sender, what: str, work: object) -> N
     print(f"  answered after p50 {sender.quantile(0.5):.1f}, p99 {sender.quantile(0.99):.1f}, "
           f"at most {max(sender.times) * 1000:.1f} ms")  # fmt: skip
     print(f"  CPU of the server {cpu * 1000 / count:.2f} ms a delivery, {cpu / seconds:.0%} of a core; "
-          f"of the load {own / seconds:.0%}; memory at most {server.memory_mib('VmHWM'):.0f} MiB")  # fmt: skip
+          f"of the load {own / seconds:.0%}; memory at most {server.peak_mib():.0f} MiB")  # fmt: skip
 
 
 def main() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.prepared import World
+from tests.support.forked_cli import ForkedCli, forked_cli
 from tests.support.server import ServerProcess, running_server
 
 GREET = """\
@@ -57,6 +59,21 @@ def server(tmp_path_factory: pytest.TempPathFactory, files: Path) -> Iterator[Se
     with running_server(tmp_path_factory.mktemp("served")) as found:
         assert found.run_cli("apply", str(files)).returncode == 0
         yield found
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedCli]:
+    """The command line as processes that start in milliseconds."""
+    with forked_cli(tmp_path_factory.mktemp("program")) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory, forked: ForkedCli) -> Iterator[World]:
+    """A server with history, for the examples of the help texts."""
+    folder = tmp_path_factory.mktemp("world")
+    with running_server(folder) as found:
+        yield World(found, forked, folder).prepare()
 
 
 @pytest.fixture

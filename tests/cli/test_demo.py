@@ -112,6 +112,8 @@ def test_up_on_a_port_in_use_says_so_and_leaves_nothing(tmp_path: Path, environ:
         done = run_cli("up", "--port", str(taken.getsockname()[1]), environ=environ)
     assert (done.returncode, done.stdout) == (1, "")
     assert "cannot listen on 127.0.0.1" in done.stderr
+    if os.path.exists("/proc/net/tcp"):
+        assert f"process {os.getpid()} " in done.stderr
     assert "serve.log" in done.stderr
     assert gone(tmp_path)
 

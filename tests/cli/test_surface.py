@@ -212,9 +212,10 @@ def test_closed_streams_do_no_harm(environ: dict[str, str]) -> None:
         assert b"Traceback" not in done.stderr
 
 
-def on_terminal(*arguments: str, environ: dict[str, str]) -> str:
+def on_terminal(*arguments: str, environ: dict[str, str], typed: str = "") -> str:
     """What a terminal receives."""
     master, slave = os.openpty()
+    os.write(master, typed.encode())
     process = subprocess.Popen(
         [sys.executable, "-m", "taskforge", *arguments], env=environ, cwd=ROOT, stdin=slave, stdout=slave, stderr=slave
     )

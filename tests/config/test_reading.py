@@ -139,7 +139,7 @@ def test_a_flag_goes_before_a_variable_before_the_file_before_the_default(home: 
         (
             "\n\n[ 'x y' ]\n",
             'FILE:3:3: unknown section ["x y"]; there are: auth, server, engine, expressions, limits, inbox, http, '
-            "egress, log",
+            "egress, secrets, audit, log",
         ),
         ("port = 7788\n", "FILE:1:1: port stands outside any section; did you mean port in [server]?"),
         (

@@ -6,6 +6,7 @@ is a test of its own: a new verb without one makes it red.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -16,9 +17,12 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Any
 
+import apsw
 import pytest
 
 from taskforge.core.clock import to_rfc3339
+from taskforge.security.keys import KeyFile
+from taskforge.security.secrets import SecretBox
 from tests.support.crashing_server import CrashingServer, crashing_server
 from tests.support.faulty_store import WRITE_VERBS
 from tests.support.invariants import check_invariants
@@ -232,6 +236,7 @@ def a_cancellation_is_stored_or_the_run_goes_on(stage: Stage) -> None:
     run = stage.begin()
     stage.await_request("first")
     stage.die("POST", f"/v1/runs/{run}/cancel")
+    assert changes(stage, f"runs/{run}") == ["cancel_run"] * (stage.when == "after")
     stage.check_run("CANCELLED" if stage.when == "after" else "SUCCEEDED")
 
 
@@ -241,6 +246,7 @@ def a_retry_begins_a_generation_or_nothing_changes(stage: Stage) -> None:
     id = stage.begin()
     assert stage.shown(id)["state"] == "FAILED"
     stage.die("POST", f"/v1/runs/{id}/retry")
+    assert changes(stage, f"runs/{id}") == ["retry_run"] * (stage.when == "after")
     run = stage.shown(id)
     keys = [seen.key for seen in stage.requests("first")]
     if stage.when == "before":
@@ -350,8 +356,23 @@ def everything_is_held_or_not(stage: Stage) -> None:
 def a_definition_is_stored_whole_or_not_at_all(stage: Stage) -> None:
     path, document = f"/v1/workflows/{stage.at}", BRIEF.format(name=stage.at, value=1).encode()
     stage.die("PUT", path, document)
+    assert changes(stage, path.removeprefix("/v1/")) == ["publish_workflow"] * (stage.when == "after")
     found = stage.call("PUT", path, document)
     assert (found["version"], found["changed"]) == (1, stage.when == "before")
+
+
+@dies_at("apply_workflows 1")
+def many_definitions_are_applied_or_none(stage: Stage) -> None:
+    names = [f"{stage.at}-{number}" for number in range(3)]
+    stage.call("PUT", f"/v1/workflows/{names[0]}", BRIEF.format(name=names[0], value=1).encode())
+    documents = [{"source": BRIEF.format(name=name, value=1)} for name in names[1:]]
+    kept = [row["name"] for row in stage.call("GET", "/v1/workflows?limit=500")["items"] if row["name"] != names[0]]
+    body = {"documents": documents, "prune": True, "keep": kept}
+    stage.die("POST", "/v1/workflows:apply", body)
+    found = {row["name"] for row in stage.call("GET", "/v1/workflows?limit=500")["items"]} & set(names)
+    assert found == ({names[0]} if stage.when == "before" else set(names[1:]))
+    again = stage.call("POST", "/v1/workflows:apply", body)
+    assert {one["changed"] for one in again["items"]} == {stage.when == "before"}
 
 
 @dies_at("set_enabled 1")
@@ -375,6 +396,23 @@ def a_secret_is_stored_or_not(stage: Stage) -> None:
     stage.die("PUT", f"/v1/secrets/{stored_name(stage)}", {"value": "opaque value"})
     names = [row["name"] for row in stage.call("GET", "/v1/secrets")["items"]]
     assert (stored_name(stage) in names) == (stage.when == "after")
+    assert changes(stage, f"secrets/{stored_name(stage)}") == ["put_secret"] * (stage.when == "after")
+
+
+@dies_at("add_audit 1")
+def a_refusal_is_recorded_or_not(stage: Stage) -> None:
+    token = stage.call("POST", "/v1/tokens", {"name": stage.at, "scopes": ["read"]})["token"]
+    path = f"/v1/vars/{stored_name(stage)}"
+    stage.arm()
+    with contextlib.suppress(OSError, HTTPException):
+        stage.server.call("DELETE", path, None, {"Authorization": f"Bearer {token}"})
+    stage.revive()
+    assert changes(stage, path.removeprefix("/v1/")) == ["delete_var"] * (stage.when == "after")
+
+
+def changes(stage: Stage, target: str) -> list[str]:
+    """What the audit log has of this: an entry is stored with its change, and not without it."""
+    return [item["action"] for item in stage.call("GET", f"/v1/audit?target={target}")["items"]]
 
 
 @dies_at("delete_secret 1")
@@ -384,6 +422,54 @@ def a_secret_is_deleted_or_not(stage: Stage) -> None:
     stage.die("DELETE", path)
     names = [row["name"] for row in stage.call("GET", "/v1/secrets")["items"]]
     assert (stored_name(stage) in names) == (stage.when == "before")
+
+
+@dies_at("write_keys 1", "place_keys 1", "reseal_secrets 1", "write_keys 2", "place_keys 2")
+def the_key_is_changed_whole_and_every_secret_can_be_read(stage: Stage) -> None:
+    names = [f"{stored_name(stage)}_{number}" for number in range(3)]
+    for name in names:
+        stage.call("PUT", f"/v1/secrets/{name}", {"value": f"opaque {name}"})
+    before = KeyFile(stage.server.home).read()
+    stage.die("POST", "/v1/secrets:rotate-key")
+    check_keys(stage, names)
+    changed = KeyFile(stage.server.home).read().current != before.current
+    early = stage.point in ("before write_keys 1", "before place_keys 1")
+    assert changed == (not early)
+    assert changes(stage, "secrets")[0] == ("put_secret" if early else "rotate_key")
+    stage.call("POST", "/v1/secrets:rotate-key")
+    check_keys(stage, names)
+
+
+@pytest.mark.parametrize("point", ["before reseal_secrets 1", "after reseal_secrets 1", "before place_keys 1"])
+def test_a_change_of_the_key_survives_a_second_death_at_the_start_that_finishes_it(stage: Stage, point: str) -> None:
+    name = stored_name(stage)
+    stage.call("PUT", f"/v1/secrets/{name}", {"value": f"opaque {name}"})
+    stage.server.arm("after write_keys 1")
+    stage.try_call("POST", "/v1/secrets:rotate-key")
+    assert stage.server.await_end() == -signal.SIGKILL
+    stage.server.arm(point)
+    assert stage.server.try_start() == -signal.SIGKILL
+    stage.server.disarm()
+    stage.server.start()
+    check_keys(stage, [name])
+
+
+def check_keys(stage: Stage, names: list[str]) -> None:
+    """Every secret is sealed with the one key of the file, and opens to its value; nothing else lies beside it."""
+    home = stage.server.home
+    ring = KeyFile(home).read()
+    assert ring.previous is None
+    box = SecretBox(ring.current)
+    conn = apsw.Connection(str(home / "taskforge.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        rows: list[Any] = conn.execute("SELECT name, sealed, key_id FROM secrets").fetchall()
+    finally:
+        conn.close()
+    assert {key_id for _, _, key_id in rows} == {box.key_id}
+    opened = {name: box.open(name, sealed) for name, sealed, _ in rows}
+    assert {name: opened[name] for name in names} == {name: f"opaque {name}" for name in names}
+    assert (home / "secret.key").stat().st_mode & 0o777 == 0o600
+    assert not list(home.glob(".n*"))
 
 
 @dies_at("put_var 1")
@@ -420,6 +506,7 @@ def a_dead_letter_is_discarded_or_open(stage: Stage) -> None:
     path = next(f"/v1/dead-letters/{letter['id']}" for letter in letters if letter["run_id"] == run)
     stage.die("DELETE", path)
     assert stage.call("GET", path)["state"] == ("OPEN" if stage.when == "before" else "DISCARDED")
+    assert changes(stage, path.removeprefix("/v1/")) == ["discard_dead_letter"] * (stage.when == "after")
 
 
 @dies_at("create_token 1")
@@ -456,10 +543,15 @@ NOT_CALLED = {
     "prune_runs": "retention has no setting yet",
     "prune_deliveries": "retention runs each hour",
     "prune_slots": "retention runs each hour",
+    "prune_audit": "retention runs each hour",
 }
 
 
 def test_there_is_a_story_for_every_verb_that_writes() -> None:
     points = sorted({point for _, point in STORIES})
     print(f"{len(points)} points:", *points, sep="\n  ")
-    assert {point.split()[1] for point in points} == WRITE_VERBS - NOT_CALLED.keys() | {"request"}
+    assert {point.split()[1] for point in points} == WRITE_VERBS - NOT_CALLED.keys() | {
+        "request",
+        "write_keys",
+        "place_keys",
+    }

@@ -25,6 +25,7 @@ from typing import Any, cast
 
 from taskforge import app
 from taskforge.engine import timers
+from taskforge.security.keys import KeyFile, KeyRing
 from taskforge.steps.http_client import HttpClient, Request, Response
 from taskforge.store.protocol import Store
 from taskforge.store.sqlite.store import SqliteStore
@@ -81,12 +82,34 @@ class _CrashingClient:
         return response
 
 
+class _CrashingKeyFile(KeyFile):
+    """The file of the home's key: `write_keys` is its replacement, `place_keys` the moment before the new one is put in
+    the old one's place."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        self._point = _point()
+
+    def write(self, ring: KeyRing) -> None:
+        self._point.meet("before", "write_keys")
+        super().write(ring)
+        self._point.meet("after", "write_keys")
+
+    def _place(self) -> None:
+        self._point.meet("before", "place_keys")
+        super()._place()
+        self._point.meet("after", "place_keys")
+
+
 class _Crashing(app.Server):
     async def _open_store(self) -> Store:
         store, point = await super()._open_store(), _point()
         assert isinstance(store, SqliteStore)
         point.end_writer = lambda: store._writer.enqueue(_end_thread)
         return FaultyStore(store, point.meet).as_store()
+
+    def _key_file(self) -> KeyFile:
+        return _CrashingKeyFile(self.settings.home)
 
     def _http_client(self) -> HttpClient:
         return cast(HttpClient, _CrashingClient(super()._http_client(), _point()))

@@ -30,7 +30,8 @@ def clean_environ(home: Path, **more: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith("TASKFORGE_") and name not in ("NO_COLOR", "COLUMNS", "FORCE_COLOR")
     }
-    return kept | {"TASKFORGE_HOME": str(home), "PYTHONPATH": str(ROOT)} | more
+    own = {"TASKFORGE_HOME": str(home), "XDG_CONFIG_HOME": str(home.with_name(f"{home.name}.config"))}
+    return kept | own | {"PYTHONPATH": str(ROOT)} | more
 
 
 class ServerProcess:

@@ -289,3 +289,55 @@ def test_commands_about_values_need_a_server(tmp_path: Path, server: ServerProce
     environ = server.environ | {"TASKFORGE_SERVER": "http://127.0.0.1:1"}
     assert run_cli("secret", "list", environ=environ).returncode == 3
     assert run_cli("trigger", "a/b", environ=environ).returncode == 3
+
+
+# ---- a new key
+
+
+def test_the_key_is_changed_while_secrets_are_used_and_links_are_out(tmp_path: Path, target: Target) -> None:
+    document = f"""
+name: asks
+steps:
+  - {{id: tell, http: {{method: POST, url: "{target.url}/told", json: "${{{{ $run.resume_url }}}}"}}}}
+  - {{id: ask, wait: {{signal: approved}}}}
+  - {{id: use, http: {{method: POST, url: "{target.url}/used", json: "${{{{ $secrets.TOLD }}}}"}}}}
+"""
+    with running_server(tmp_path) as server:
+        server.call("PUT", "/v1/secrets/TOLD", {"value": "opaque-and-kept"})
+        server.call("PUT", "/v1/workflows/asks", document.encode())
+        key = (server.home / "secret.key").read_text()
+        links: list[str] = []
+        for end in ([], ["--end-links"]):
+            run = server.call("POST", "/v1/workflows/asks/runs", {})[1]["id"]
+            target.await_requests(len(links) + 1, "/told")
+            links.append(json.loads(target.requests("/told")[-1].body))
+            done = server.run_cli("secret", "rotate-key", *end, "-o", "json")
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout)["resealed"] == 1
+            changed = (server.home / "secret.key").read_text()
+            assert changed != key and key.strip() not in changed
+            key = changed.splitlines()[0]
+            server.kill()
+            server.start()
+            status = server.call("POST", links[-1].removeprefix(server.url), b"")[0]
+            assert status == (404 if end else 202)
+        server.call("POST", f"/v1/runs/{run}/signals/approved", {})
+        assert server.call("GET", f"/v1/runs/{run}?wait=30s")[1]["state"] == "SUCCEEDED"
+        assert [json.loads(seen.body) for seen in target.requests("/used")] == ["opaque-and-kept"] * 2
+        told = server.run_cli("secret", "rotate-key")
+        assert "backups made before need the old one" in told.stderr
+        status, answer = server.call("POST", "/v1/secrets:rotate-key", {"keep_links": "no"})
+        assert (status, answer["errors"][0]["path"]) == (422, "keep_links")
+
+
+def test_a_key_that_cannot_be_written_changes_nothing(tmp_path: Path) -> None:
+    with running_server(tmp_path) as server:
+        server.call("PUT", "/v1/secrets/KEPT", {"value": "opaque-and-kept"})
+        before = (server.home / "secret.key").read_bytes()
+        blocked = server.home / ".next-secret.key"
+        blocked.mkdir()
+        status, answer = server.call("POST", "/v1/secrets:rotate-key")
+        assert (status, answer["code"]) == (503, "UNAVAILABLE")
+        assert (server.home / "secret.key").read_bytes() == before
+        blocked.rmdir()
+        assert server.call("POST", "/v1/secrets:rotate-key")[0] == 200

@@ -16,9 +16,13 @@ def get_dead_letter(session: Session, id: str) -> DeadLetterRow:
     return DeadLetterRow._make(row)
 
 
-def list_dead_letters(session: Session, state: str | None, cursor: str | None, limit: int) -> list[DeadLetterRow]:
+def list_dead_letters(
+    session: Session, state: str | None, cursor: str | None, limit: int, workflow: str | None
+) -> list[DeadLetterRow]:
     before = _AFTER_ALL_IDS if cursor is None else cursor
-    if state is None:
+    if workflow is not None:
+        rows = session.rows("list_dead_letters_of_workflow", (workflow, before, state, limit))
+    elif state is None:
         rows = session.rows("list_dead_letters", (before, limit))
     else:
         rows = session.rows("list_dead_letters_in_state", (state, before, limit))

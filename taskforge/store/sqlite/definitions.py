@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from taskforge.core.errors import NotFound
-from taskforge.store.protocol import Published, VersionRow, WorkflowRow
+from taskforge.core.errors import NotFound, WorkflowsMoved
+from taskforge.store.protocol import LiveRuns, NewVersion, Published, VersionRow, WorkflowRow
 from taskforge.store.sqlite.connection import Session
 from taskforge.store.sqlite.schedules import end_schedules, sync_triggers
 from taskforge.store.triggered import TriggerSpec
@@ -60,6 +60,26 @@ def delete_workflow(session: Session, name: str, now: int) -> None:
     sync_triggers(session, name, (), enabled=False)
 
 
+def apply_workflows(
+    session: Session, versions: Sequence[NewVersion], deleted: Sequence[str], expected: Mapping[str, int], now: int
+) -> list[Published]:
+    moved = []
+    for name, version in expected.items():
+        row = session.row("get_workflow", (name,))
+        found = 0 if row is None else _workflow(row).version
+        if found != version:
+            moved.append({"name": name, "expected": version, "version": found})
+    if moved:
+        raise WorkflowsMoved.of(moved)
+    for name in deleted:
+        if session.write("delete_workflow", (name, now)):
+            sync_triggers(session, name, (), enabled=False)
+    return [
+        publish_workflow(session, new.name, new.document, new.source, new.media, new.description, now, new.triggers)
+        for new in versions
+    ]
+
+
 def get_workflow(session: Session, name: str) -> WorkflowRow:
     row = session.row("get_workflow", (name,))
     return _workflow(row) if row is not None else _no_workflow(name)
@@ -79,6 +99,14 @@ def get_version(session: Session, name: str, version: int) -> VersionRow:
 def list_versions(session: Session, name: str, cursor: int | None, limit: int) -> list[VersionRow]:
     after = 2**62 if cursor is None else cursor
     return [VersionRow._make(row) for row in session.rows("list_versions", (name, after, limit))]
+
+
+def list_newest_versions(session: Session, cursor: str | None, limit: int) -> list[VersionRow]:
+    return [VersionRow._make(row) for row in session.rows("list_newest_versions", (cursor or "", limit))]
+
+
+def count_live_runs(session: Session) -> list[LiveRuns]:
+    return [LiveRuns._make(row) for row in session.rows("count_live_runs", ())]
 
 
 def _workflow(row: tuple[Any, ...]) -> WorkflowRow:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from taskforge.core.snapshot import Changes
@@ -25,7 +25,11 @@ from taskforge.store.sqlite import (
     runs,
     workflow_state,
 )
+from taskforge.store.sqlite.connection import Session
+from taskforge.store.sqlite.large import Encoded
 from taskforge.store.sqlite.verbs import SHORT, Verbs, journal_of
+
+Apply = Callable[[Session, Changes, str | None, Encoded | None], int | None]
 
 
 class RunVerbs(Verbs):
@@ -53,18 +57,18 @@ class RunVerbs(Verbs):
         return await self._apply(changes)
 
     async def cancel_run(self, changes: Changes) -> int | None:
-        return await self._apply(changes)
+        return await self._apply(changes, runs.cancel_run)
 
     async def send_signal(self, changes: Changes) -> int | None:
-        return await self._apply(changes)
+        return await self._apply(changes, runs.send_signal)
 
     async def retry_run(self, changes: Changes) -> int | None:
-        return await self._apply(changes)
+        return await self._apply(changes, runs.retry_run)
 
-    async def _apply(self, changes: Changes) -> int | None:
+    async def _apply(self, changes: Changes, verb: Apply = runs.apply_changes) -> int | None:
         large = await self._encode(changes)
         return await self._writer.enqueue(
-            runs.apply_changes,
+            verb,
             changes,
             journal_of(changes),
             large,
@@ -187,8 +191,10 @@ class RunVerbs(Verbs):
     async def get_dead_letter(self, id: str) -> DeadLetterRow:
         return await self._readers.submit(dead_letters.get_dead_letter, id)
 
-    async def list_dead_letters(self, state: str | None, cursor: str | None, limit: int) -> list[DeadLetterRow]:
-        return await self._readers.submit(dead_letters.list_dead_letters, state, cursor, limit)
+    async def list_dead_letters(
+        self, state: str | None, cursor: str | None, limit: int, workflow: str | None = None
+    ) -> list[DeadLetterRow]:
+        return await self._readers.submit(dead_letters.list_dead_letters, state, cursor, limit, workflow)
 
     async def discard_dead_letter(self, id: str, now: int) -> DeadLetterRow:
         return await self._writer.submit(dead_letters.discard_dead_letter, id, now)

@@ -80,6 +80,18 @@ def start_runs(
     return [start_run(session, *run) for run in runs]
 
 
+def cancel_run(session: Session, changes: Changes, journal: str | None, large: Encoded | None) -> int | None:
+    return apply_changes(session, changes, journal, large)
+
+
+def retry_run(session: Session, changes: Changes, journal: str | None, large: Encoded | None) -> int | None:
+    return apply_changes(session, changes, journal, large)
+
+
+def send_signal(session: Session, changes: Changes, journal: str | None, large: Encoded | None) -> int | None:
+    return apply_changes(session, changes, journal, large)
+
+
 def apply_changes(session: Session, changes: Changes, journal: str | None, large: Encoded | None) -> int | None:
     """Apply a decision on a stored run, guarded by its revision and by the token of every attempt that ends. Return the
     time since when a run is due that was given a place by this."""

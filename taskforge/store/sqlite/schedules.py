@@ -10,10 +10,7 @@ from taskforge.core.jsontext import loads
 from taskforge.store.sqlite.connection import Session
 from taskforge.store.sqlite.large import Encoded
 from taskforge.store.sqlite.runs import start_run
-from taskforge.store.triggered import Firing, ScheduleRow, SlotRow, StartedRun, TriggerSpec
-
-TIMES: Final = ("cron", "at", "timezone", "start", "end")
-"""The settings that say when a schedule fires: with others, it begins anew."""
+from taskforge.store.triggered import TIMES, Firing, ScheduleRow, SlotRow, StartedRun, TriggerSpec
 
 MISSED: Final = ("SLOT_MISSED", "SLOT_SUPERSEDED", "SLOT_TOO_OLD")
 

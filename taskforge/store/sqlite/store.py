@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from taskforge.core.clock import Clock
 from taskforge.store.protocol import (
+    LiveRuns,
+    NewVersion,
     Published,
     Stats,
     VersionRow,
@@ -115,6 +117,11 @@ class SqliteStore(RunVerbs, TriggerVerbs, ValueVerbs):
     async def delete_workflow(self, name: str, now: int) -> None:
         await self._writer.submit(definitions.delete_workflow, name, now)
 
+    async def apply_workflows(
+        self, versions: Sequence[NewVersion], deleted: Sequence[str], expected: Mapping[str, int], now: int
+    ) -> list[Published]:
+        return await self._writer.submit(definitions.apply_workflows, versions, deleted, expected, now)
+
     async def get_workflow(self, name: str) -> WorkflowRow:
         return await self._readers.submit(definitions.get_workflow, name)
 
@@ -126,6 +133,12 @@ class SqliteStore(RunVerbs, TriggerVerbs, ValueVerbs):
 
     async def list_versions(self, name: str, cursor: int | None, limit: int) -> list[VersionRow]:
         return await self._readers.submit(definitions.list_versions, name, cursor, limit)
+
+    async def list_newest_versions(self, cursor: str | None, limit: int) -> list[VersionRow]:
+        return await self._readers.submit(definitions.list_newest_versions, cursor, limit)
+
+    async def count_live_runs(self) -> list[LiveRuns]:
+        return await self._readers.submit(definitions.count_live_runs)
 
     # ---- nodes and upkeep
 

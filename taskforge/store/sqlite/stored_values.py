@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from taskforge.core.errors import NotFound
 from taskforge.store.sqlite.connection import Session
 from taskforge.store.values import SecretRow, VarRow
@@ -16,6 +18,10 @@ def put_secret(session: Session, name: str, sealed: bytes, key_id: str, now: int
 
 def list_secrets(session: Session) -> list[SecretRow]:
     return [SecretRow._make(row) for row in session.rows("list_secrets")]
+
+
+def reseal_secrets(session: Session, rows: Sequence[SecretRow]) -> int:
+    return sum(session.write("reseal_secret", (row.name, row.sealed, row.key_id)) for row in rows)
 
 
 def delete_secret(session: Session, name: str) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from taskforge.store.audit import AuditFilter, AuditRow
 from taskforge.store.protocol import (
     TokenRow,
 )
 from taskforge.store.sqlite import (
+    audit,
     stored_values,
     tokens,
 )
@@ -23,6 +27,9 @@ class ValueVerbs(Verbs):
 
     async def list_secrets(self) -> list[SecretRow]:
         return await self._readers.submit(stored_values.list_secrets)
+
+    async def reseal_secrets(self, rows: Sequence[SecretRow]) -> int:
+        return await self._writer.submit(stored_values.reseal_secrets, rows)
 
     async def delete_secret(self, name: str) -> None:
         await self._writer.submit(stored_values.delete_secret, name)
@@ -49,3 +56,14 @@ class ValueVerbs(Verbs):
 
     async def revoke_token(self, id: str) -> None:
         await self._writer.submit(tokens.revoke_token, id)
+
+    # ---- the audit log
+
+    async def add_audit(self, row: AuditRow) -> None:
+        await self._writer.submit(audit.add_audit, row)
+
+    async def list_audit(self, chosen: AuditFilter) -> list[AuditRow]:
+        return await self._readers.submit(audit.list_audit, chosen)
+
+    async def prune_audit(self, before: int, limit: int) -> int:
+        return await self._writer.submit(audit.prune_audit, before, limit)

@@ -23,6 +23,8 @@ from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 import apsw
 
 from taskforge.core.errors import Unavailable
+from taskforge.store.audit import RECORDED, AuditEntry
+from taskforge.store.sqlite.audit import do_recorded
 from taskforge.store.sqlite.connection import BUSY_TIMEOUT_MS, Session, is_fatal, translate
 from taskforge.store.sqlite.marks import mark_closed
 
@@ -122,6 +124,9 @@ class Writer:
     def enqueue(self, verb: Callable[..., T], *args: Any, is_short: bool = False) -> asyncio.Future[T]:
         """Queue a verb without waiting for it; order is kept. A short one touches a few rows, and may be run again from
         its beginning."""
+        entry = RECORDED.get()
+        if entry is not None and not entry.is_claimed and verb.__name__ in entry.verbs:
+            return self._enqueue_recorded(entry, verb, args)
         if self.failure is not None or self._closing:
             raise self._refusal()
         if len(self._waiting) >= self._queue_limit:
@@ -135,6 +140,22 @@ class Writer:
                 # What else this turn of the loop brings goes into the same group.
                 self._is_called = True
                 self._loop.call_soon(self._take_turn)
+        return future
+
+    def _enqueue_recorded(self, entry: AuditEntry, verb: Callable[..., T], args: tuple[Any, ...]) -> asyncio.Future[T]:
+        """Queue a verb that takes an entry of the audit log along. Refused, it leaves the entry to the next one."""
+
+        def settled(done: asyncio.Future[T]) -> None:
+            # Cancelled, it may be stored all the same, and then with its entry.
+            entry.is_claimed = done.cancelled() or done.exception() is None
+
+        entry.is_claimed = True
+        try:
+            future: asyncio.Future[T] = self.enqueue(do_recorded, entry, verb, *args)
+        except BaseException:
+            entry.is_claimed = False
+            raise
+        future.add_done_callback(settled)
         return future
 
     def _refusal(self) -> Unavailable:

@@ -34,6 +34,15 @@ FROM workflows WHERE name = ? AND deleted_at IS NULL;
 SELECT name, current_version, enabled, deleted_at IS NOT NULL, description, created_at, updated_at
 FROM workflows WHERE name > ? AND deleted_at IS NULL ORDER BY name LIMIT ?;
 
+-- name: list_newest_versions
+SELECT v.workflow, v.version, v.document, v.source, v.media, v.created_at
+FROM workflows AS w JOIN workflow_versions AS v ON v.workflow = w.name AND v.version = w.current_version
+WHERE w.name > ? AND w.deleted_at IS NULL ORDER BY w.name LIMIT ?;
+
+-- name: count_live_runs
+SELECT workflow, version, state, count(*) FROM runs WHERE state IN ('QUEUED', 'RUNNING', 'WAITING')
+GROUP BY workflow, version, state ORDER BY workflow, version, state;
+
 -- name: get_version
 SELECT workflow, version, document, source, media, created_at
 FROM workflow_versions WHERE workflow = ? AND version = ?;
@@ -601,6 +610,11 @@ FROM dead_letters AS d JOIN runs AS r ON r.key = d.run WHERE d.id < ? ORDER BY d
 SELECT d.id, d.state, r.id, r.number, r.workflow, d.path, d.generation, d.input, d.error, d.created_at, d.closed_at
 FROM dead_letters AS d JOIN runs AS r ON r.key = d.run WHERE d.state = ? AND d.id < ? ORDER BY d.id DESC LIMIT ?;
 
+-- name: list_dead_letters_of_workflow
+SELECT d.id, d.state, r.id, r.number, r.workflow, d.path, d.generation, d.input, d.error, d.created_at, d.closed_at
+FROM dead_letters AS d JOIN runs AS r ON r.key = d.run
+WHERE r.workflow = ?1 AND d.id < ?2 AND (?3 IS NULL OR d.state = ?3) ORDER BY d.id DESC LIMIT ?4;
+
 -- name: discard_dead_letter
 UPDATE dead_letters SET state = 'DISCARDED', closed_at = ?2 WHERE id = ?1 AND state = 'OPEN';
 
@@ -618,6 +632,22 @@ SELECT id, name, hash, scopes, created_at, expires_at FROM tokens WHERE hash = ?
 -- name: revoke_token
 DELETE FROM tokens WHERE id = ?;
 
+-- name: add_audit
+INSERT INTO audit (at, token, actor, action, target, outcome, address, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: list_audit
+SELECT id, at, token, actor, action, target, outcome, address, detail FROM audit
+WHERE id < ?1 AND at BETWEEN ?2 AND ?3 AND (?4 IS NULL OR actor = ?4 OR token = ?4) AND (?5 IS NULL OR action = ?5)
+    AND (?6 IS NULL OR target = ?6 OR substr(target, 1, length(?7)) = ?7)
+ORDER BY id DESC LIMIT ?8;
+
+-- name: prune_audit_kept
+INSERT INTO properties (name, value) VALUES ('audit_kept_from', ?1)
+ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value);
+
+-- name: prune_audit
+DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ?1 ORDER BY at LIMIT ?2);
+
 -- ---- secrets and variables
 
 -- name: put_secret
@@ -629,6 +659,9 @@ SELECT name, sealed, key_id, created_at, updated_at FROM secrets WHERE name = ?;
 
 -- name: list_secrets
 SELECT name, sealed, key_id, created_at, updated_at FROM secrets ORDER BY name;
+
+-- name: reseal_secret
+UPDATE secrets SET sealed = ?2, key_id = ?3 WHERE name = ?1;
 
 -- name: delete_secret
 DELETE FROM secrets WHERE name = ?;
@@ -801,3 +834,48 @@ FROM runs JOIN step_runs ON step_runs.run = runs.key AND step_runs.path = runs.e
 WHERE runs.state = 'FAILED' AND step_runs.state = 'FAILED' AND step_runs.attempts > 0 AND NOT EXISTS (
     SELECT 1 FROM dead_letters WHERE run = runs.key AND path = step_runs.path AND generation = step_runs.generation)
 LIMIT 50;
+
+-- ---- what `doctor` asks beside the invariants
+
+-- name: check_newest_time
+SELECT max(at) FROM (
+    SELECT max(created_at) AS at FROM runs
+    UNION ALL SELECT at FROM journal WHERE id = (SELECT max(id) FROM journal)
+    UNION ALL SELECT received_at FROM deliveries WHERE key = (SELECT max(key) FROM deliveries)
+    UNION ALL SELECT max(started_at) FROM nodes
+);
+
+-- name: check_expired_leases
+SELECT runs.workflow || '#' || runs.number || ' ' || path, lease_expires_at
+FROM attempts JOIN runs ON runs.key = attempts.run
+WHERE attempts.state = 'RUNNING' AND lease_expires_at < ?
+ORDER BY lease_expires_at;
+
+-- name: check_held_by_the_dead
+SELECT workflow || '#' || number, owner FROM runs
+WHERE owner IS NOT NULL AND (?1 OR owner NOT IN (SELECT id FROM nodes))
+ORDER BY key;
+
+-- name: check_overdue_runs
+SELECT workflow || '#' || number, due_at, needs_slot FROM runs
+WHERE due_at < ? AND suspect = 0 AND NOT EXISTS (SELECT 1 FROM holds WHERE holds.workflow IN (runs.workflow, '*'))
+ORDER BY due_at;
+
+-- name: check_suspect_runs
+SELECT workflow || '#' || number FROM runs
+WHERE suspect > 0 AND state IN ('QUEUED', 'RUNNING', 'WAITING') ORDER BY key;
+
+-- name: check_overdue_schedules
+SELECT workflow || '/' || trigger, next_at FROM schedules WHERE next_at < ? ORDER BY next_at;
+
+-- name: check_schedule_zones
+SELECT workflow || '/' || trigger, config ->> '$.timezone' FROM schedules WHERE active = 1 ORDER BY id;
+
+-- name: check_sealed
+SELECT name, sealed, key_id FROM secrets ORDER BY name;
+
+-- name: check_open_letters
+SELECT count(*) FROM dead_letters WHERE state = 'OPEN';
+
+-- name: check_holds
+SELECT workflow FROM holds ORDER BY workflow;

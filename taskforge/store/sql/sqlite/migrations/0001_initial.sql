@@ -336,6 +336,34 @@ CREATE TABLE tokens (
     expires_at INTEGER
 ) STRICT, WITHOUT ROWID;
 
+-- Every change made through the API. AUTOINCREMENT: an entry that is missing shows.
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    token TEXT,
+    actor TEXT NOT NULL,
+    action TEXT NOT NULL,
+    target TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    address TEXT,
+    detail TEXT NOT NULL
+) STRICT;
+
+-- list_audit by time, prune_audit.
+CREATE INDEX audit_at ON audit (at);
+
+CREATE TRIGGER audit_changed BEFORE UPDATE ON audit
+BEGIN
+    SELECT RAISE(ABORT, 'the audit log is only added to');
+END;
+
+-- prune_audit says first from when on entries are kept.
+CREATE TRIGGER audit_deleted BEFORE DELETE ON audit
+WHEN old.at >= coalesce((SELECT value FROM properties WHERE name = 'audit_kept_from'), 0)
+BEGIN
+    SELECT RAISE(ABORT, 'the audit log is only added to');
+END;
+
 CREATE TABLE nodes (
     id TEXT PRIMARY KEY,
     info TEXT NOT NULL,

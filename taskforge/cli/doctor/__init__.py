@@ -1,0 +1,1 @@
+"""`taskforge doctor`: one file for each subject of the checks; `finding` lists every code."""

@@ -1,0 +1,78 @@
+"""What a command of the client imports: nothing of the server, and nothing heavy that it has no use for.
+
+Module lists, not times: `python -m tests.bench.cli` measures the times.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from taskforge.cli.command import Group
+from taskforge.cli.reference import entries
+from tests.cli.prepared import World, sample
+
+_HTTP = {"httpx2", "httpcore2", "h11", "anyio", "ssl"}
+_HEAVY = _HTTP | {
+    "aiohttp", "annotated_types", "apscheduler", "apsw", "asyncio", "asyncpg", "attr", "cryptography", "jq",
+    "jsonschema", "pkg_resources", "prometheus_client", "pydantic", "pydantic_core", "redis", "referencing", "rich",
+    "ruamel", "sqlite3", "starlette", "textual", "uvicorn", "uvloop",
+}  # fmt: skip
+_DOCUMENT = {"ruamel"}  # reads a workflow's YAML
+_CHECKING = _DOCUMENT | {"annotated_types", "asyncio", "attr", "jsonschema", "pydantic", "pydantic_core", "referencing",
+                         "ssl"}  # fmt: skip
+# What a command needs besides HTTP. A command that is not here gets by with HTTP alone.
+_NEEDED = {
+    "taskforge apply": _CHECKING,
+    "taskforge validate": _CHECKING,
+    "taskforge schedule simulate": _CHECKING | {"cryptography"},  # decides with the server's own code
+    "taskforge schedule next": _DOCUMENT,
+    "taskforge runs show": _DOCUMENT,
+    "taskforge runs timeline": _DOCUMENT,
+    "taskforge trigger": _DOCUMENT,
+    "taskforge db check": {"apsw"},
+}  # fmt: skip
+_OFFLINE = {"taskforge version", "taskforge completion", "taskforge init"}
+_OF_THE_SERVER = ("taskforge.api", "taskforge.app", "taskforge.engine", "taskforge.steps", "taskforge.expressions")
+_LIFE = {"taskforge demo", "taskforge serve", "taskforge up", "taskforge down", "taskforge status"}
+_LEAVES = [entry for entry in entries() if not isinstance(entry.command, Group) and entry.path not in _LIFE]
+# One command of each module, for time's sake, and all that may import more than others.
+_ONE_EACH = {getattr(entry.command.callback, "__module__", ""): entry.path for entry in reversed(_LEAVES)}
+_PATHS = sorted({*_ONE_EACH.values(), *(entry.path for entry in _LEAVES if entry.path in {*_NEEDED, *_OFFLINE})})
+_TELL = """
+import json, sys
+from taskforge.cli.main import run_command_line
+before = set(sys.modules)
+code = run_command_line(json.loads(sys.argv[1]))
+names = set(sys.modules)
+print(json.dumps({"code": code, "names": sorted(names)}), file=sys.stderr)
+"""
+
+
+def imported(world: World, arguments: list[str], line: str) -> set[str]:
+    here, environ = world.stand(line)
+    done = subprocess.run(
+        [sys.executable, "-c", _TELL, json.dumps(arguments)],
+        env=environ, cwd=here, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    world.restore(line)
+    found: list[str] = json.loads(done.stderr.splitlines()[-1])["names"]
+    return set(found)
+
+
+@pytest.mark.parametrize("path", _PATHS)
+def test_a_command_imports_what_it_needs_only(world: World, path: str) -> None:
+    names = imported(world, world.arguments(path), sample(path) or "")
+    allowed = set() if path in _OFFLINE else _HTTP | _NEEDED.get(path, set())
+    assert {name.partition(".")[0] for name in names} & _HEAVY <= allowed
+    if not allowed & {"pydantic", "apsw"}:
+        assert [name for name in names if name.startswith(_OF_THE_SERVER)] == []
+
+
+def test_help_imports_nothing_but_the_command_itself(world: World) -> None:
+    for arguments in (["--help"], ["runs", "--help"], ["run", "--help"], ["__complete", "bash", ":=", "taskforge ru"]):
+        names = imported(world, arguments, "")
+        assert {name.partition(".")[0] for name in names} & _HEAVY == set(), arguments
