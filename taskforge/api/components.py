@@ -271,7 +271,8 @@ def components() -> dict[str, Any]:
         "NewToken": _object(_TOKEN | {"token": _TEXT}),
     }  # fmt: skip
     bodies = (START_RUN, START_RUNS, CHANGE_WORKFLOW, CANCEL_RUN, RETRY_RUN, REPLAY_RUN, REPLAY_DELIVERY, SEND_SIGNAL,
-              SET_HOLD, SET_STATE, NOTHING, CREATE_TOKEN, PUT_SECRET, PUT_VAR, ROTATE_KEY, SEND_WEBHOOK, VERIFY_WEBHOOK,
+              SET_HOLD, SET_STATE, NOTHING, CREATE_TOKEN, PUT_SECRET, PUT_VAR, ROTATE_KEY, SEND_WEBHOOK,
+              VERIFY_WEBHOOK,
               PREVIEW_SCHEDULE, PLAN_WORKFLOWS, APPLY_WORKFLOWS, EVALUATE_EXPRESSION, EVALUATE_IN_RUN)  # fmt: skip
     for body in bodies:
         named[body.schema_name] = _body(body)

@@ -202,6 +202,14 @@ def rotate(server: ServerProcess, ci: Calls) -> tuple[str, Any]:
     return "secrets", {"keep_links": False}
 
 
+def apply(server: ServerProcess, ci: Calls) -> tuple[str, Any]:
+    documents = [{"source": "name: applied\nsteps: [{id: a, transform: 1}]\n"}]
+    server.call("DELETE", "/v1/workflows/applied")
+    status, answer = ci("POST", "/v1/workflows:apply", {"documents": documents})
+    assert status == 200, answer
+    return "workflows", {"published": {"applied": answer["items"][0]["version"]}}
+
+
 STORIES: dict[str, Callable[[ServerProcess, Calls], tuple[str, Any]]] = {
     "publish_workflow": publish,
     "change_workflow": change,
@@ -218,6 +226,7 @@ STORIES: dict[str, Callable[[ServerProcess, Calls], tuple[str, Any]]] = {
     "put_secret": put_secret,
     "delete_secret": delete_secret,
     "rotate_key": rotate,
+    "apply_workflows": apply,
     "put_var": put_var,
     "delete_var": delete_var,
     "set_hold": hold,
