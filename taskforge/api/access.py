@@ -72,8 +72,6 @@ RULES: Final[dict[str, About]] = {
     "POST /v1/expressions:evaluate": About.NOTHING,
     "GET /v1/runs/{run}/logs": About.RUN,
     "GET /v1/runs/{run}/events": About.RUN,
-    "POST /v1/runs/{run}/evaluate": About.RUN,
-    "POST /v1/expressions:evaluate": About.NOTHING,
     "GET /v1/events": About.LIST,
     "GET /v1/dead-letters": About.LIST,
     "GET /v1/dead-letters/{id}": About.DEAD_LETTER,
