@@ -77,7 +77,7 @@ def check_token(url: str, settings: Settings, token: str, what: str, fix: str) -
 
     if not all("!" <= char <= "~" for char in token):
         return failure("TOKEN_REFUSED", f"{what} has characters that no token has", fix)
-    client = Client(Connection(url, token, True, settings.home, certificate=own_certificate(settings)))
+    client = Client(Connection(url, token, True, settings.home, own_certificate(settings)))
     try:
         client.get("stats")
     except CommandError as error:
