@@ -137,7 +137,6 @@ PREPARATIONS: Mapping[str, tuple[str, ...]] = {
     "taskforge deliveries -q --state FAILED | xargs taskforge deliveries replay": ("{failed delivery}",),
     "taskforge dead -q | xargs taskforge dead retry": ("taskforge run probe --wait || true",),
     "taskforge down": ("taskforge up --port 0",),
-    "taskforge apply workflows/ --planned plan.json": ("taskforge plan workflows/ -o json > plan.json",),
     "taskforge profile use prod": ("taskforge profile add prod --server 10.0.0.7 --token-file token.txt",),
     "taskforge profile remove prod": ("taskforge profile add prod --server 10.0.0.7 --token-file token.txt",),
     "taskforge profile add prod": ("echo tf_from_somewhere |",),
