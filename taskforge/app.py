@@ -45,6 +45,7 @@ from taskforge.engine.starting import Starts
 from taskforge.engine.timers import Timers
 from taskforge.engine.trials import Trials
 from taskforge.engine.triggers import Triggers
+from taskforge.engine.upkeep import RetentionLimits, Upkeep
 from taskforge.engine.values import StoredValues
 from taskforge.engine.webhooks import InboxLimits
 from taskforge.engine.workflow_state import WorkflowState
@@ -87,6 +88,17 @@ def inbox_limits(settings: Settings) -> InboxLimits:
         keep_ms=_ms(settings.inbox.keep_days * 86_400),
         keep_bytes=settings.inbox.keep_mib * 1024 * 1024,
         directory=settings.home,
+    )
+
+
+def retention_limits(settings: Settings) -> RetentionLimits:
+    """0 in the settings is no limit."""
+    wanted = settings.retention
+    return RetentionLimits(
+        runs_ms=_ms(wanted.runs_days * 86_400) or None,
+        runs=wanted.runs_count or None,
+        home_bytes=wanted.home_mib * 1024 * 1024 or None,
+        backups=wanted.backups or None,
     )
 
 
@@ -168,6 +180,7 @@ class Server:
             node=self.node,
             lease_ms=lease_ms,
             poll_s=settings.engine.poll_seconds,
+            retention_s=settings.retention.every_seconds,
         )
         drivers.on_failure = timers.on_failure = self._failed
         starts = Starts(store, self.clock, drivers, plans, settings.limits.input_bytes)
@@ -195,11 +208,13 @@ class Server:
             await triggers.prune()
             await prune_audit(store, self.clock, _ms(settings.audit.keep_days * 86_400))
 
-        timers.on_retention = retain
+        upkeep = Upkeep(store, self.clock, settings.home, retention_limits(settings), retain)
+        timers.on_retention = upkeep.sweep
         places = Places(store, drivers)
         service = Service(
             store, self.clock, drivers, plans, reader, timers, starts=starts, children=children, places=places,
             links=links, values=values, triggers=triggers, trials=Trials(evaluator, expressions), keys=keys,
+            upkeep=upkeep,
         )  # fmt: skip
         self._install_signals()
         await timers.start()

@@ -12,6 +12,7 @@ from taskforge.api.members import (
     CREATE_TOKEN,
     NOTHING,
     PREVIEW_SCHEDULE,
+    PRUNE_RUNS,
     REPLAY_DELIVERY,
     REPLAY_RUN,
     RETRY_RUN,
@@ -163,7 +164,11 @@ def components() -> dict[str, Any]:
             "held_workflows": _COUNT,
             "db_bytes": _COUNT,
             "wal_bytes": _COUNT,
+            "retention": _object({"runs": _COUNT, "freed_bytes": _COUNT, "last_at": _MAYBE_TIME}),
         }),
+        "Backup": _object({"file": _TEXT, "bytes": _COUNT, "taken_at": _TIME}),
+        "Pruned": _object({"runs": _COUNT, "freed_bytes": _COUNT, "dry_run": _FLAG, "more": _FLAG}),
+        "Vacuumed": _object({"before_bytes": _COUNT, "after_bytes": _COUNT, "free_bytes": _COUNT}),
         "Published": _object({"name": _TEXT, "version": _WHOLE, "changed": _FLAG,
                               "warnings": _list(_ref("ProblemItem"))}, "warnings"),
         "Validation": _object({"valid": _FLAG, "errors": _list(_ref("ProblemItem")),
@@ -271,9 +276,9 @@ def components() -> dict[str, Any]:
         "NewToken": _object(_TOKEN | {"token": _TEXT}),
     }  # fmt: skip
     bodies = (START_RUN, START_RUNS, CHANGE_WORKFLOW, CANCEL_RUN, RETRY_RUN, REPLAY_RUN, REPLAY_DELIVERY, SEND_SIGNAL,
-              SET_HOLD, SET_STATE, NOTHING, CREATE_TOKEN, PUT_SECRET, PUT_VAR, ROTATE_KEY, SEND_WEBHOOK,
-              VERIFY_WEBHOOK,
-              PREVIEW_SCHEDULE, PLAN_WORKFLOWS, APPLY_WORKFLOWS, EVALUATE_EXPRESSION, EVALUATE_IN_RUN)  # fmt: skip
+              SET_HOLD, PRUNE_RUNS, SET_STATE, NOTHING, CREATE_TOKEN, PUT_SECRET, PUT_VAR, ROTATE_KEY, SEND_WEBHOOK,
+              VERIFY_WEBHOOK, PREVIEW_SCHEDULE, PLAN_WORKFLOWS, APPLY_WORKFLOWS, EVALUATE_EXPRESSION,
+              EVALUATE_IN_RUN)  # fmt: skip
     for body in bodies:
         named[body.schema_name] = _body(body)
     return dict(sorted(named.items()))

@@ -168,6 +168,13 @@ CHANGE_WORKFLOW = JsonBody(
     "ChangeWorkflow",
     at_least_one=True,
 )
+PRUNE_RUNS = JsonBody(
+    (
+        Field("older_than", _delay, _DURATION, "Runs that ended longer ago than this go.", required=True),
+        Field("dry_run", _flag, {"type": "boolean"}, "Only count them."),
+    ),
+    "PruneRuns",
+)
 SET_HOLD = JsonBody((replace(_HELD, required=True),), "SetHold")
 SET_STATE = JsonBody(
     (

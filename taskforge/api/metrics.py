@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 import taskforge
@@ -41,6 +41,8 @@ class _StatsCollector(Collector):
         overdue = stats.schedule_overdue_ms / 1000
         yield _gauge("taskforge_schedule_overdue_seconds", "How long the most overdue of them has been due.", overdue)
         yield _gauge("taskforge_database_bytes", "Size of the database file.", stats.db_bytes)
+        yield CounterMetricFamily("taskforge_pruned_runs", "Ended runs let go of.", value=stats.pruned_runs)
+        yield CounterMetricFamily("taskforge_freed_bytes", "Bytes given back to the disk.", value=stats.freed_bytes)
         yield _gauge("taskforge_wal_bytes", "Size of the write-ahead log.", stats.wal_bytes)
 
 

@@ -56,8 +56,8 @@ def _published(result: Any) -> dict[str, Any] | None:
 
 
 def _applied(result: Any) -> dict[str, Any] | None:
-    changed = {one.name: one.version for one in result if one.changed}
-    return {"published": changed} if changed else None
+    versions = {one.name: one.version for one in result.published if one.changed}
+    return {"versions": versions, "deleted": result.deleted} if versions or result.deleted else None
 
 
 def _started(result: Any) -> dict[str, Any]:

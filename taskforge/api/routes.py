@@ -8,6 +8,7 @@ from taskforge.api import members, query
 from taskforge.api.apply_calls import apply_workflows, plan_workflows
 from taskforge.api.apply_members import APPLY_WORKFLOWS, PLAN_WORKFLOWS
 from taskforge.api.audit_calls import list_audit
+from taskforge.api.data_calls import make_backup, prune_runs, vacuum_database
 from taskforge.api.delivery_calls import get_delivery, list_deliveries, list_schedules, replay_delivery
 from taskforge.api.events import list_logs, stream_events, stream_run_events
 from taskforge.api.expression_calls import (
@@ -161,6 +162,12 @@ ROUTES: Final[tuple[Route, ...]] = (
           refusals=_STORES, tag="server"),
     Route("PUT", "/v1/hold", ADMIN, set_hold, "Hold everything back, or let it go on.",
           {200: Answer("What is held.", "Hold")}, body=members.SET_HOLD, refusals=_STORES, tag="server"),
+    Route("POST", "/v1/db:backup", ADMIN, make_backup, "Copy the database into the home's backups.",
+          {201: Answer("The copy is on disk.", "Backup")}, refusals=(Conflict, *_STORES), tag="server"),
+    Route("POST", "/v1/db:prune", ADMIN, prune_runs, "Delete runs that ended long ago.",
+          {200: Answer("What was deleted.", "Pruned")}, body=members.PRUNE_RUNS, refusals=_STORES, tag="server"),
+    Route("POST", "/v1/db:vacuum", ADMIN, vacuum_database, "Give free space of the database back to the disk.",
+          {200: Answer("The sizes.", "Vacuumed")}, refusals=_STORES, tag="server"),
     # ---- workflows
     Route("PUT", "/v1/workflows/{name}", WRITE, publish_workflow, "Store a version of a workflow.", _PUBLISHED,
           body=_DOCUMENT, refusals=(NameMismatch, *_PUBLISHES), tag="workflows"),

@@ -250,6 +250,11 @@ def stats_shape(stats: Stats, held: Collection[str]) -> dict[str, Any]:
         "held_workflows": sum(name != EVERYTHING for name in held),
         "db_bytes": stats.db_bytes,
         "wal_bytes": stats.wal_bytes,
+        "retention": {
+            "runs": stats.pruned_runs,
+            "freed_bytes": stats.freed_bytes,
+            "last_at": None if stats.swept_at is None else to_rfc3339(stats.swept_at),
+        },
     }
 
 

@@ -67,7 +67,7 @@ SECTIONS = {
         "token": Place("taskforge.cli.tokens", "token", "Create, list and revoke API tokens."),
         "profile": Place("taskforge.cli.profile", "profile", "Profiles: servers to talk to, each with its token."),
         "audit": Place("taskforge.cli.audit", "audit", "The audit log: who has changed what, and when."),
-        "db": Place("taskforge.cli.db", "db", "Check the database file."),
+        "db": Place("taskforge.cli.db", "db", "Back up, restore, check and tidy the database."),
         "completion": Place(
             "taskforge.cli.completion", "completion", "Print the script that completes commands in a shell."
         ),

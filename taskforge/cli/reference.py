@@ -88,10 +88,10 @@ def cli_manual() -> str:
     lines += [
         "",
         "Answers go to standard output, remarks and errors to standard error. With `-o json` standard output has",
-        "exactly one JSON document, as the API returned it; `-o yaml` says the same. `-q` prints what names a thing, one",
-        "a line, for the next command: `taskforge runs -q --state FAILED | xargs taskforge runs retry`. Colour is for",
-        "terminals only. Control characters in data are shown escaped. Lists show 50 and say when there are more:",
-        "`--limit`, `--cursor`, `--all`. Times are RFC 3339 or so long ago (`24h`).",
+        "exactly one JSON document, as the API returned it; `-o yaml` says the same. `-q` prints what names a thing,",
+        "one a line, for the next command: `taskforge runs -q --state FAILED | xargs taskforge runs retry`. Colour",
+        "appears on a terminal only. Control characters in data are shown escaped. Lists show 50 and say when there",
+        "are more: `--limit`, `--cursor`, `--all`. Times are RFC 3339 or so long ago (`24h`).",
     ]
     section = ""
     lines += _index()

@@ -92,6 +92,20 @@ class InboxSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RetentionSettings:
+    runs_days: float = _setting(90.0, "How long runs are kept after their end; 0: for ever.", low=0, high=3650)
+    runs_count: int = _setting(0, "Ended runs that are kept, the newest; 0: any number.", low=0, high=1_000_000_000)
+    home_mib: int = _setting(
+        0,
+        "Size of the home from which on the oldest backups and ended runs go; 0: any size.",
+        low=0,
+        high=1_073_741_824,
+    )
+    backups: int = _setting(0, "Files that are kept in backups/, the newest; 0: any number.", low=0, high=1_000_000)
+    every_seconds: float = _setting(600.0, "Pause between two looks at these limits.", low=0.1, high=86_400)
+
+
+@dataclass(frozen=True, slots=True)
 class HttpSettings:
     connect_timeout_seconds: float = _setting(
         10.0, "Longest wait for a connection of an http step.", low=0.01, high=600
@@ -161,6 +175,7 @@ SECTIONS: Final = {
     "expressions": ExpressionSettings,
     "limits": LimitSettings,
     "inbox": InboxSettings,
+    "retention": RetentionSettings,
     "http": HttpSettings,
     "egress": EgressSettings,
     "secrets": SecretsSettings,
@@ -180,6 +195,7 @@ class Settings:
     expressions: ExpressionSettings = ExpressionSettings()
     limits: LimitSettings = LimitSettings()
     inbox: InboxSettings = InboxSettings()
+    retention: RetentionSettings = RetentionSettings()
     http: HttpSettings = HttpSettings()
     egress: EgressSettings = EgressSettings()
     secrets: SecretsSettings = SecretsSettings()

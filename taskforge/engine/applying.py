@@ -31,7 +31,6 @@ from taskforge.engine.planning import (
 from taskforge.engine.plans import Plans
 from taskforge.engine.triggers import Triggers
 from taskforge.engine.values import StoredValues
-from taskforge.store.audit import note_detail
 from taskforge.store.protocol import LiveRuns, NewVersion, Published, RunFilter, Store, VersionRow, WorkflowRow
 from taskforge.store.triggered import ScheduleRow
 
@@ -183,9 +182,7 @@ class Applying:
                         [{"name": row.name, "expected": 0, "version": row.version} for row in unplanned]
                     )
             versions = [await self._new_version(one.definition) for one in given.values()]
-            if deleted:
-                note_detail(deleted=list(deleted))
-            published = await self._store.apply_workflows(versions, deleted, expected or {}, self._clock.now())
+            published, deleted = await self._store.apply_workflows(versions, deleted, expected or {}, self._clock.now())
         for one, result in zip(given.values(), published, strict=True):
             if result.changed:
                 self._plans.keep(result.name, result.version, one.definition.plan)

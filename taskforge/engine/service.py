@@ -44,6 +44,7 @@ from taskforge.engine.starting import StartRequest, Starts
 from taskforge.engine.timers import Timers
 from taskforge.engine.trials import Trials
 from taskforge.engine.triggers import TriggerCalls, Triggers
+from taskforge.engine.upkeep import DataCalls, Upkeep
 from taskforge.engine.values import StoredValues, ValueCalls
 from taskforge.engine.watching import Watchers
 from taskforge.engine.why import Surroundings, missing_reason, present_reasons
@@ -80,7 +81,7 @@ class DefinitionReader(Protocol):
         ...
 
 
-class Service(ValueCalls, TriggerCalls, ApplyCalls, AuditCalls):
+class Service(ValueCalls, TriggerCalls, ApplyCalls, AuditCalls, DataCalls):
     """All calls. Refusals are errors of `core.errors`; what returns is durable."""
 
     def __init__(
@@ -99,9 +100,11 @@ class Service(ValueCalls, TriggerCalls, ApplyCalls, AuditCalls):
         values: StoredValues,
         triggers: Triggers,
         trials: Trials,
+        upkeep: Upkeep,
         keys: KeyRotation | None = None,
     ) -> None:
         self._trials = trials
+        self._upkeep = upkeep
         self._keys = keys
         self._triggers = triggers
         self._values = values
@@ -403,14 +406,17 @@ class Service(ValueCalls, TriggerCalls, ApplyCalls, AuditCalls):
         """Every result of a jq program. Raises InvalidExpression, ExpressionFailed, TooManyRequests."""
         return await self._trials.evaluate(text, dot, variables, self._clock.wall())
 
-    async def evaluate_in_run(self, ref: str, step: str | None, text: str, dot: JSON) -> list[JSON]:
-        """The same against what a run, or one of its steps, saw. Raises NotFound and StepUnknown, too."""
+    async def evaluate_in_run(
+        self, ref: str, step: str | None, text: str, dot: JSON, *, with_values: bool
+    ) -> list[JSON]:
+        """The same against what a run, or one of its steps, saw; `$vars` and `$secrets` only `with_values`. Raises
+        NotFound and StepUnknown, too."""
         _, run = await self._look_at(ref)
         at = None if step is None else run.steps.get(step)
         if step is not None and at is None:
             _check_known(run, step)
             raise StepUnknown(f"the step {step!r} has not begun, so that it has seen nothing yet")
-        return await self._trials.evaluate_in_run(run, at, text, dot, self._clock.wall())
+        return await self._trials.evaluate_in_run(run, at, text, dot, self._clock.wall(), with_values=with_values)
 
     async def list_journal(self, ref: str | None, after: int, limit: int) -> list[JournalRow]:
         key = None if ref is None else (await self._store.get_run(ref)).key
@@ -460,7 +466,8 @@ class Service(ValueCalls, TriggerCalls, ApplyCalls, AuditCalls):
         return await self._keys.rotate(keep_links=keep_links)
 
     async def stats(self) -> Stats:
-        return await self._triggers.add_stats(await self._store.stats(self._clock.now()))
+        stats = await self._store.stats(self._clock.now())
+        return self._upkeep.add_stats(await self._triggers.add_stats(stats))
 
     def liveness(self) -> str | None:
         """Return why this process is not doing its work, or None. Never waits."""

@@ -26,8 +26,6 @@ SUSPECT_PAUSE_S = 5.0
 succession, which have another cause, convict nobody."""
 
 _BATCH = 64
-_PRUNE_S = 3600
-_PRUNE_BATCH = 200
 
 
 class Timers:
@@ -43,7 +41,7 @@ class Timers:
         node: str,
         lease_ms: int,
         poll_s: float,
-        keep_runs_ms: int | None = None,
+        retention_s: float = 600.0,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -52,7 +50,7 @@ class Timers:
         self._node = node
         self._lease_ms = lease_ms
         self._poll_s = poll_s
-        self._keep_runs_ms = keep_runs_ms
+        self._retention_s = retention_s
         self._wake = asyncio.Event()
         self._suspects_at: float | None = None
         self._next_due: int | None = None
@@ -84,10 +82,8 @@ class Timers:
         every = self._lease_ms / 3000
         self._every(every, self._renew_leases)
         self._every(every, self._rescue_leases)
-        if self._keep_runs_ms is not None:
-            self._every(_PRUNE_S, self._prune_runs)
         if self.on_retention is not None:
-            self._every(_PRUNE_S, self.on_retention)
+            self._every(self._retention_s, self.on_retention)
         self._scheduler.start()
 
     async def stop(self) -> None:
@@ -250,9 +246,3 @@ class Timers:
                 await self.on_upkeep()
             except TaskForgeError as error:
                 log.warning("upkeep_failed", error=error.message)
-
-    async def _prune_runs(self) -> None:
-        assert self._keep_runs_ms is not None
-        before = self._clock.now() - self._keep_runs_ms
-        while await self._store.prune_runs(before, _PRUNE_BATCH) == _PRUNE_BATCH:
-            pass

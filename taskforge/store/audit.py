@@ -93,13 +93,6 @@ def name_target(target: str) -> None:
         entry.target = target
 
 
-def note_detail(**detail: Any) -> None:
-    """Say more of what is being changed."""
-    entry = RECORDED.get()
-    if entry is not None:
-        entry.detail |= detail
-
-
 class AuditStore(Protocol):
     """Part of `store.protocol.Store`. Entries are never changed, and go only by `prune_audit`."""
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from taskforge.core.snapshot import AttemptRecord, Changes, RunRecord, SignalRecord, StepRecord
@@ -72,6 +73,13 @@ class NewVersion(NamedTuple):
     media: str
     description: str | None
     triggers: Sequence[TriggerSpec] = ()
+
+
+class AppliedWorkflows(NamedTuple):
+    """The answer of `apply_workflows`: `published` in the order of the versions, `deleted` what was there."""
+
+    published: list[Published]
+    deleted: list[str]
 
 
 class LiveRuns(NamedTuple):
@@ -185,6 +193,12 @@ class Stats:
     db_bytes: int = 0
     wal_bytes: int = 0
     schedules_overdue: int = 0
+    pruned_runs: int = 0
+    freed_bytes: int = 0
+    swept_at: int | None = None
+    """What retention has let go of since the server started, and when it last looked."""
+    free_bytes: int = 0
+    """What of `db_bytes` is empty: used for new rows, or given back by `free_pages`."""
     schedule_overdue_ms: int = 0
     """How long the schedule has been due that is overdue the most."""
 
@@ -234,7 +248,7 @@ class Store(TriggerStore, ValueStore, AuditStore, Protocol):
 
     async def apply_workflows(
         self, versions: Sequence[NewVersion], deleted: Sequence[str], expected: Mapping[str, int], now: int
-    ) -> list[Published]:
+    ) -> AppliedWorkflows:
         """`publish_workflow` for each of `versions` and `delete_workflow` for each of `deleted`, all in one
         transaction; what is deleted already stays so. `expected` are newest versions by name, 0 for a workflow that is
         not there: raises WorkflowsMoved when one of them is another by now."""
@@ -455,8 +469,27 @@ class Store(TriggerStore, ValueStore, AuditStore, Protocol):
         SQLite: every other one, since the home's lock is ours)."""
         ...
 
-    async def prune_runs(self, ended_before: int, limit: int) -> int:
-        """Delete at most `limit` runs that ended before the time, with all their rows. Returns how many."""
+    async def prune_runs(self, ended_before: int, limit: int, keyed_before: int | None = None) -> int:
+        """Delete at most `limit` runs that ended before the time, with all their rows. Returns how many.
+
+        Kept are runs with an open dead letter, children whose parent has not been told of their end, and runs with an
+        Idempotency-Key created at `keyed_before` (default: the time 7 days before `ended_before`) or later: the key
+        must go on naming them."""
+        ...
+
+    async def count_ended(self, ended_before: int, keyed_before: int | None = None) -> int:
+        """How many runs `prune_runs` would delete."""
+        ...
+
+    async def free_pages(self, limit: int, keep: int = 0) -> int:
+        """Give at most `limit` free pages of the file back to the disk, as long as more than `keep` are free. Returns
+        how many are free after it."""
+        ...
+
+    async def back_up(self, target: Path, taken_at: int, key_id: str | None) -> int:
+        """Copy the database to a file that is absent or whole, mode 0600, with the fingerprint of the home's key in it.
+        What a process that died left beside it is removed. Returns its bytes. StartupError when it cannot be
+        written."""
         ...
 
     async def stats(self, now: int) -> Stats: ...

@@ -86,6 +86,23 @@ def publish(server: ServerProcess, ci: Calls) -> tuple[str, Any]:
     return "workflows/shown", {"version": version}
 
 
+def apply(server: ServerProcess, ci: Calls) -> tuple[str, Any]:
+    for name in ("batch-a", "batch-old"):
+        server.call("PUT", f"/v1/workflows/{name}", f"name: {name}\nsteps: [{{id: a, transform: 1}}]\n".encode())
+    keep = [
+        row["name"] for row in server.call("GET", "/v1/workflows?limit=500")[1]["items"] if row["name"] != "batch-old"
+    ]
+    documents = [{"source": f"name: {name}\nsteps: [{{id: a, transform: {value}}}]\n"}
+                 for name, value in (("batch-a", 1), ("batch-b", VALUE))]  # fmt: skip
+    body = {"documents": documents, "prune": True, "keep": keep}
+    status, done = ci("POST", "/v1/workflows:apply", body)
+    assert (status, done["deleted"]) == (200, ["batch-old"])
+    before = newest(server)["id"]
+    assert ci("POST", "/v1/workflows:apply", body)[0] == 200
+    assert newest(server)["id"] == before, "nothing has changed, so there is no entry"
+    return "workflows", {"versions": {"batch-b": done["items"][1]["version"]}, "deleted": ["batch-old"]}
+
+
 def change(server: ServerProcess, ci: Calls) -> tuple[str, Any]:
     publish(server, ci)
     assert ci("PATCH", "/v1/workflows/shown", {"held": True})[0] == 200
@@ -202,16 +219,9 @@ def rotate(server: ServerProcess, ci: Calls) -> tuple[str, Any]:
     return "secrets", {"keep_links": False}
 
 
-def apply(server: ServerProcess, ci: Calls) -> tuple[str, Any]:
-    documents = [{"source": "name: applied\nsteps: [{id: a, transform: 1}]\n"}]
-    server.call("DELETE", "/v1/workflows/applied")
-    status, answer = ci("POST", "/v1/workflows:apply", {"documents": documents})
-    assert status == 200, answer
-    return "workflows", {"published": {"applied": answer["items"][0]["version"]}}
-
-
 STORIES: dict[str, Callable[[ServerProcess, Calls], tuple[str, Any]]] = {
     "publish_workflow": publish,
+    "apply_workflows": apply,
     "change_workflow": change,
     "delete_workflow": delete,
     "set_state": keep_state,
@@ -226,7 +236,6 @@ STORIES: dict[str, Callable[[ServerProcess, Calls], tuple[str, Any]]] = {
     "put_secret": put_secret,
     "delete_secret": delete_secret,
     "rotate_key": rotate,
-    "apply_workflows": apply,
     "put_var": put_var,
     "delete_var": delete_var,
     "set_hold": hold,

@@ -127,6 +127,8 @@ PREPARATIONS: Mapping[str, tuple[str, ...]] = {
     "taskforge secret delete GITHUB_TOKEN": ("taskforge secret set GITHUB_TOKEN --file token.txt",),
     "taskforge secret set GITHUB_TOKEN": ("echo from-standard-input |",),
     "taskforge trigger issue-digest/github --body '{": (f"printf %s '{_SECRET}' |",),
+    "taskforge plan workflows/ --detailed-exitcode": ("taskforge apply workflows/",),
+    "taskforge apply workflows/ --planned plan.json": ("taskforge plan workflows/ -o json > plan.json",),
     "taskforge var delete API_URL": ("taskforge var set API_URL x",),
     "taskforge workflow delete uptime": ("taskforge apply uptime.yaml",),
     "taskforge runs list --state FAILED -q | xargs -n1 taskforge runs retry": (
@@ -135,7 +137,6 @@ PREPARATIONS: Mapping[str, tuple[str, ...]] = {
     "taskforge deliveries -q --state FAILED | xargs taskforge deliveries replay": ("{failed delivery}",),
     "taskforge dead -q | xargs taskforge dead retry": ("taskforge run probe --wait || true",),
     "taskforge down": ("taskforge up --port 0",),
-    "taskforge apply workflows/ --planned plan.json": ("taskforge plan workflows/ -o json > plan.json",),
     "taskforge profile use prod": ("taskforge profile add prod --server 10.0.0.7 --token-file token.txt",),
     "taskforge profile remove prod": ("taskforge profile add prod --server 10.0.0.7 --token-file token.txt",),
     "taskforge profile add prod": ("echo tf_from_somewhere |",),

@@ -138,8 +138,8 @@ def test_a_flag_goes_before_a_variable_before_the_file_before_the_default(home: 
         ("[sever]\nport = 1\n", "FILE:1:2: unknown section [sever]; did you mean [server]?"),
         (
             "\n\n[ 'x y' ]\n",
-            'FILE:3:3: unknown section ["x y"]; there are: auth, server, engine, expressions, limits, inbox, http, '
-            "egress, secrets, audit, log",
+            'FILE:3:3: unknown section ["x y"]; there are: auth, server, engine, expressions, limits, inbox, '
+            "retention, http, egress, secrets, audit, log",
         ),
         ("port = 7788\n", "FILE:1:1: port stands outside any section; did you mean port in [server]?"),
         (

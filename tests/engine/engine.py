@@ -23,6 +23,7 @@ from taskforge.engine.starting import StartRequest, Starts
 from taskforge.engine.timers import Timers
 from taskforge.engine.trials import Trials
 from taskforge.engine.triggers import Triggers
+from taskforge.engine.upkeep import RetentionLimits, Upkeep
 from taskforge.engine.values import StoredValues
 from taskforge.engine.workflow_state import WorkflowState
 from taskforge.expressions.evaluator import Evaluator, Limits
@@ -101,6 +102,7 @@ class Engine:
             children=children,
             links=links,
             values=values,
+            upkeep=Upkeep(self.faults.as_store(), clock, Path("unused"), RetentionLimits()),
             triggers=triggers,
             trials=Trials(self.evaluator, expressions),
             places=Places(self.faults.as_store(), self.drivers),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from taskforge.core import events as ev
 from taskforge.store.protocol import RunFilter, Stats
+from taskforge.store.sqlite.runs import IDEMPOTENCY_KEPT_MS
 from tests.store.backends import Backend
 from tests.store.desk import Desk
 from tests.support.plans import ONE_CALL, THREE_GIVES, TWO_CALLS
@@ -76,11 +77,42 @@ async def test_numbers_keys_and_journal_ids_are_not_used_again_after_a_deletion(
     assert (await store.list_journal(run.key, 0, 10))[0].id > last
 
 
-async def test_an_idempotency_key_of_a_deleted_run_starts_anew(desk: Desk) -> None:
+async def test_a_run_that_an_idempotency_key_still_names_is_kept(desk: Desk) -> None:
+    first = await desk.start(idempotency_key="k", request_hash="h")
+    desk.clock.advance(IDEMPOTENCY_KEPT_MS)
+    assert await desk.store.count_ended(desk.clock.now()) == 0
+    assert await desk.store.prune_runs(desk.clock.now(), 100) == 0
+    assert (await desk.start(idempotency_key="k", request_hash="h")).id != first.id  # the same run is found
+    assert [row.id for row in await desk.store.list_runs(RunFilter())] == [first.id]
+    desk.clock.advance(1)
+    assert await desk.store.count_ended(desk.clock.now()) == 1
+    assert await desk.store.prune_runs(desk.clock.now(), 100) == 1
+    assert (await desk.start(idempotency_key="k", request_hash="h")).number == 2
+
+
+async def test_runs_with_a_key_are_kept_by_their_age_and_not_by_what_is_asked_for(desk: Desk) -> None:
     await desk.start(idempotency_key="k", request_hash="h")
+    await desk.start()
+    desk.clock.advance(1)
+    now = desk.clock.now()
+    assert await desk.store.count_ended(now, now - IDEMPOTENCY_KEPT_MS) == 1
+    assert await desk.store.prune_runs(now, 100, now - IDEMPOTENCY_KEPT_MS) == 1
+    assert await desk.store.prune_runs(now, 100, now) == 1
+
+
+async def test_free_pages_go_back_to_the_disk_a_few_at_a_time(desk: Desk) -> None:
+    for _ in range(20):
+        run = await desk.start(ONE_CALL)
+        await desk.succeed(run, output=[str(number) * 50 for number in range(2_000)])
     desk.clock.advance(1)
     await desk.store.prune_runs(desk.clock.now(), 100)
-    assert (await desk.start(idempotency_key="k", request_hash="h")).number == 2
+    stats = await desk.store.stats(desk.clock.now())
+    free = stats.free_bytes // 4096
+    assert free > 30
+    assert await desk.store.free_pages(10, keep=free) == free
+    assert await desk.store.free_pages(10) == free - 10
+    assert await desk.store.free_pages(10_000, keep=5) <= 5
+    assert (await desk.store.stats(desk.clock.now())).db_bytes <= stats.db_bytes - (free - 5) * 4096
 
 
 async def test_a_reopened_run_is_not_deleted(desk: Desk) -> None:

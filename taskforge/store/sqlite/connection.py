@@ -37,7 +37,7 @@ _COMMON: Final[dict[str, int]] = {
 _WRITER: Final = {**_COMMON, "synchronous": 2, "cache_size": -8_192, "wal_autocheckpoint": 0}
 _READER: Final = {**_COMMON, "synchronous": 2, "cache_size": -2_048, "query_only": 1}
 
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SYNC_FAILED = frozenset(
     {apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC, apsw.SQLITE_IOERR_DATA, apsw.SQLITE_IOERR_CORRUPTFS}
 )
@@ -162,7 +162,7 @@ def is_fatal(error: BaseException) -> bool:
 def translate(error: apsw.Error, conn: apsw.Connection | None, path: Path) -> TaskForgeError:
     """Return our error for one of SQLite's. Nothing was changed by what it interrupted."""
     if isinstance(error, apsw.FullError) or (
-        isinstance(error, apsw.IOError) and not is_fatal(error) and system_errno(conn) in _NO_SPACE
+        isinstance(error, apsw.IOError) and not is_fatal(error) and system_errno(conn) in NO_SPACE
     ):
         return StoreFull(f"the disk that holds {path} is full; nothing was stored. Make room and try again")
     if isinstance(error, apsw.BusyError | apsw.LockedError):

@@ -12,8 +12,14 @@ from taskforge import __version__
 from taskforge.core.errors import StartupError
 from taskforge.store.migrate import load_migrations, pending
 from taskforge.store.sql import load_queries
-from taskforge.store.sqlite.connection import Session, configure_reader, open_connection
-from taskforge.store.sqlite.opening import applied_migrations, startup_errors
+from taskforge.store.sqlite.connection import Session
+from taskforge.store.sqlite.opening import (
+    applied_migrations,
+    look_at_files,
+    look_inside,
+    open_reader,
+    startup_errors,
+)
 
 
 def look(session: Session, part: Callable[[Session], list[str]]) -> list[str]:
@@ -88,16 +94,17 @@ PARTS: Final[tuple[Callable[[Session], list[str]], ...]] = (
 
 
 def check_file(path: Path) -> list[str]:
-    """Run every part on a database file, whether or not a server has it open. Changes nothing.
+    """Run every part on a database file or a backup, whether or not a server has it open. Changes nothing.
 
     StartupError when there is no such file, or it cannot be opened at all.
     """
     if not path.is_file():
         raise StartupError(f"there is no database at {path}; set TASKFORGE_HOME to the home that you mean")
     with startup_errors(path):
-        conn = open_connection(path)
+        look_at_files(path, writable=False)
+        conn = open_reader(path)
         try:
-            configure_reader(conn)
+            look_inside(conn, path)
             session = Session(conn, load_queries("sqlite"))
             return [finding for part in PARTS for finding in look(session, part)]
         finally:

@@ -17,12 +17,23 @@ import apsw
 from taskforge import __version__
 from taskforge.core.errors import StartupError
 from taskforge.store.migrate import Applied, Migration, load_migrations, pending
-from taskforge.store.sqlite.connection import APPLICATION_ID, configure_writer, open_connection, require_library
-from taskforge.store.sqlite.marks import mark_open, missing_log, was_open
+from taskforge.store.sqlite.backup import Stamp, copy_database, sync, touch_private
+from taskforge.store.sqlite.connection import (
+    APPLICATION_ID,
+    NO_SPACE,
+    configure_reader,
+    configure_writer,
+    open_connection,
+    require_library,
+)
+from taskforge.store.sqlite.marks import mark_closed, mark_open, missing_log, was_open
 from taskforge.store.sqlite.place import doubts_about
+from taskforge.store.sqlite.restoring import finish_restore, paused_notices, remove_unfinished_restore
 
 _CHECKED_AFTER_CRASH: Final = 16 * 1024 * 1024
 """Size up to which a file is read whole after a crash: about 15 ms a MiB."""
+
+_RESTORE: Final = "Restore a backup with `taskforge db restore`, or move the file away to start anew"
 
 _CREATE_REGISTER = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -50,9 +61,11 @@ def prepare(path: Path, backups: Path, now: int, *, vfs: str | None = None) -> P
     require_library()
     migrations = load_migrations("sqlite")
     with startup_errors(path):
+        restored = finish_restore(path)
+        remove_unfinished_restore(path)
         if not path.exists():
             _create(path, migrations, now)
-        _look_at_files(path)
+        look_at_files(path)
         has_log = wal_path(path).exists()
         if not has_log:
             _look_without_a_trace(path, migrations)
@@ -60,12 +73,13 @@ def prepare(path: Path, backups: Path, now: int, *, vfs: str | None = None) -> P
         try:
             # Until the file is known to be ours and of our time, closing must not move the WAL into it.
             conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-            missing = pending(_look_inside(conn, path), migrations, program_version=__version__, place=str(path))
+            missing = pending(look_inside(conn, path), migrations, program_version=__version__, place=str(path))
             if missing:
-                back_up(conn, backups / f"{path.stem}-before-{missing[-1].number:04d}-{now}.db")
+                target = backups / f"{path.stem}-before-{missing[-1].number:04d}-{now}.db"
+                copy_database(conn, target, Stamp(now, None))
                 _apply(conn, missing, now)
             conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
-            notices = doubts_about(path)
+            notices = restored + doubts_about(path) + paused_notices(conn)
             if was_open(conn):
                 notices += [] if has_log else [missing_log(path)]
                 _look_for_damage(conn, path)
@@ -78,15 +92,13 @@ def prepare(path: Path, backups: Path, now: int, *, vfs: str | None = None) -> P
 
 
 @contextlib.contextmanager
-def startup_errors(path: Path) -> Iterator[None]:
-    """Turn every error of opening into a StartupError that names the path and says what to do."""
+def startup_errors(path: Path, advice: str = _RESTORE) -> Iterator[None]:
+    """Turn every error of opening into a StartupError that names the path and says what to do. `advice`: where it is
+    damaged."""
     try:
         yield
     except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise StartupError(
-            f"{path} is damaged or no database ({error}). Nothing was changed. Restore a backup with "
-            "`taskforge db restore`, or move the file away to start anew"
-        ) from None
+        raise StartupError(f"{path} is damaged or no database ({error}). Nothing was changed. {advice}") from None
     except apsw.FullError:
         raise StartupError(f"the disk that holds {path} is full. Make room and start again") from None
     except (apsw.ReadOnlyError, apsw.PermissionsError, apsw.CantOpenError) as error:
@@ -101,21 +113,72 @@ def startup_errors(path: Path) -> Iterator[None]:
         raise StartupError(f"{error.filename or path}: {error.strerror or error}") from None
 
 
-def back_up(conn: apsw.Connection, target: Path) -> None:
-    """Copy the database to `target`: absent or whole, never half under its name; mode 0600."""
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    unfinished = target.with_name(f"{target.name}.part")
-    unfinished.unlink(missing_ok=True)
+def open_reader(path: Path) -> apsw.Connection:
+    """Open a database for a look, beside a server or without one. What lies beside the file is afterwards as it was."""
+    alone = not wal_path(path).exists()
+    if alone and not os.access(path, os.W_OK):
+        # On a medium that takes no writes SQLite could not put its index of the log beside the file.
+        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        return apsw.Connection(f"{path.absolute().as_uri()}?immutable=1", flags=flags)
+    conn = open_connection(path)
     try:
-        _touch_private(unfinished)
-        conn.execute("VACUUM INTO ?", (str(unfinished),))
-        _sync(unfinished)
-        unfinished.rename(target)
-        _sync(target.parent)
+        configure_reader(conn)
     except BaseException:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+        conn.close()
         raise
+    if alone:
+        # Only then the empty log that opening makes is taken away, and only by the last who has it open.
+        conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+    return conn
+
+
+def back_up(path: Path, target: Path, stamp: Stamp) -> int:
+    """Copy the database at `path` to `target`, whether or not a server has it open. Returns the copy's bytes.
+
+    StartupError with one clear line; then there is no such file."""
+    if not path.is_file():
+        raise StartupError(f"there is no database at {path}; set TASKFORGE_HOME to the home that you mean")
+    with startup_errors(path):
+        look_at_files(path)
+        conn = open_reader(path)
+        try:
+            look_inside(conn, path)
+            try:
+                return copy_database(conn, target, stamp)
+            except (apsw.FullError, apsw.IOError, apsw.CantOpenError, OSError) as error:
+                raise StartupError(_not_written(target, error)) from None
+        finally:
+            conn.close()
+
+
+def missing_migrations(path: Path) -> tuple[int, list[Migration]]:
+    """Return the newest schema that this program knows, and which migrations the database at `path` still needs."""
+    known = load_migrations("sqlite")
+    if not path.is_file():
+        raise StartupError(f"there is no database at {path}; set TASKFORGE_HOME to the home that you mean")
+    with startup_errors(path):
+        look_at_files(path)
+        conn = open_reader(path)
+        try:
+            return len(known), pending(look_inside(conn, path), known, program_version=__version__, place=str(path))
+        finally:
+            conn.close()
+
+
+def migrate_file(path: Path, backups: Path, now: int) -> None:
+    """Bring a database that no server has up to date, as a start does; then close it."""
+    conn = prepare(path, backups, now).conn
+    try:
+        mark_closed(conn)
+    finally:
+        conn.close()
+
+
+def _not_written(target: Path, error: Exception) -> str:
+    if isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno in NO_SPACE):
+        return f"the disk that holds {target.parent} is full. Nothing was left behind; make room and try again"
+    reason = (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
+    return f"{target} cannot be written: {reason}"
 
 
 def applied_migrations(conn: apsw.Connection) -> list[Applied]:
@@ -138,7 +201,7 @@ def _create(path: Path, migrations: Sequence[Migration], now: int) -> None:
     unfinished = path.with_name(f"{path.name}.new")
     unfinished.unlink(missing_ok=True)
     unfinished.with_name(f"{unfinished.name}-journal").unlink(missing_ok=True)
-    _touch_private(unfinished)
+    touch_private(unfinished)
     conn = open_connection(unfinished)
     try:
         conn.pragma("page_size", 4096)
@@ -147,12 +210,12 @@ def _create(path: Path, migrations: Sequence[Migration], now: int) -> None:
         _apply(conn, migrations, now)
     finally:
         conn.close()
-    _sync(unfinished)
+    sync(unfinished)
     unfinished.rename(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
-def _look_at_files(path: Path) -> None:
+def look_at_files(path: Path, *, writable: bool = True) -> None:
     """Notice from outside what SQLite would silently take for a new or a shorter database."""
     if not path.is_file():
         raise StartupError(f"{path} is no file")
@@ -161,8 +224,9 @@ def _look_at_files(path: Path) -> None:
             f"{path} is empty (0 bytes), so what was in it is lost. Nothing was changed. Restore a backup with "
             "`taskforge db restore`, or move the file and what lies beside it away to start anew"
         )
-    if not os.access(path, os.R_OK | os.W_OK):
-        raise StartupError(f"{path} may not be read and written by user {os.geteuid()}: check its owner and mode")
+    if not os.access(path, os.R_OK | os.W_OK if writable else os.R_OK):
+        wanted = "read and written" if writable else "read"
+        raise StartupError(f"{path} may not be {wanted} by user {os.geteuid()}: check its owner and mode")
 
 
 def _look_without_a_trace(path: Path, migrations: Sequence[Migration]) -> None:
@@ -170,12 +234,13 @@ def _look_without_a_trace(path: Path, migrations: Sequence[Migration]) -> None:
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
     conn = apsw.Connection(f"{path.absolute().as_uri()}?immutable=1", flags=flags)
     try:
-        pending(_look_inside(conn, path), migrations, program_version=__version__, place=str(path))
+        pending(look_inside(conn, path), migrations, program_version=__version__, place=str(path))
     finally:
         conn.close()
 
 
-def _look_inside(conn: apsw.Connection, path: Path) -> list[Applied]:
+def look_inside(conn: apsw.Connection, path: Path) -> list[Applied]:
+    """Return the migrations of a database of ours. StartupError for one of others, or one that is cut short."""
     tables = {name for (name,) in conn.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()}
     if "schema_migrations" not in tables or conn.pragma("application_id") != APPLICATION_ID:
         raise StartupError(
@@ -215,15 +280,3 @@ def _apply(conn: apsw.Connection, migrations: Sequence[Migration], now: int) -> 
                 with contextlib.suppress(apsw.Error):
                     conn.execute("ROLLBACK")
             raise
-
-
-def _touch_private(path: Path) -> None:
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

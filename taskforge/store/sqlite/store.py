@@ -8,6 +8,7 @@ from pathlib import Path
 
 from taskforge.core.clock import Clock
 from taskforge.store.protocol import (
+    AppliedWorkflows,
     LiveRuns,
     NewVersion,
     Published,
@@ -23,9 +24,12 @@ from taskforge.store.sqlite import (
     upkeep,
     workflow_state,
 )
+from taskforge.store.sqlite.backup import Stamp, remove_unfinished
 from taskforge.store.sqlite.connection import Session, configure_reader, open_connection
+from taskforge.store.sqlite.opening import back_up
 from taskforge.store.sqlite.readers import Readers
 from taskforge.store.sqlite.run_verbs import RunVerbs
+from taskforge.store.sqlite.runs import IDEMPOTENCY_KEPT_MS
 from taskforge.store.sqlite.trigger_verbs import TriggerVerbs
 from taskforge.store.sqlite.value_verbs import ValueVerbs
 from taskforge.store.sqlite.writer import QUEUE_LIMIT, Writer
@@ -119,7 +123,7 @@ class SqliteStore(RunVerbs, TriggerVerbs, ValueVerbs):
 
     async def apply_workflows(
         self, versions: Sequence[NewVersion], deleted: Sequence[str], expected: Mapping[str, int], now: int
-    ) -> list[Published]:
+    ) -> AppliedWorkflows:
         return await self._writer.submit(definitions.apply_workflows, versions, deleted, expected, now)
 
     async def get_workflow(self, name: str) -> WorkflowRow:
@@ -145,13 +149,23 @@ class SqliteStore(RunVerbs, TriggerVerbs, ValueVerbs):
     async def register_node(self, id: str, info: str, now: int) -> list[str]:
         return await self._writer.submit(upkeep.register_node, id, info, now)
 
-    async def prune_runs(self, ended_before: int, limit: int) -> int:
+    async def prune_runs(self, ended_before: int, limit: int, keyed_before: int | None = None) -> int:
+        keyed = ended_before - IDEMPOTENCY_KEPT_MS if keyed_before is None else keyed_before
         if self._prune_from == 0:
             await self._writer.submit(workflow_state.forget_rates, ended_before)
-        found = await self._readers.submit(upkeep.find_ended, self._prune_from, ended_before, limit)
+        found = await self._readers.submit(upkeep.find_ended, self._prune_from, ended_before, keyed, limit)
         # The next call goes on where this one ends, so that runs which stay are not looked at again and again.
         self._prune_from = found[-1][1] if len(found) == limit else 0
-        return await self._writer.submit(upkeep.prune_runs, [key for key, _ in found], ended_before) if found else 0
+        if not found:
+            return 0
+        return await self._writer.submit(upkeep.prune_runs, [key for key, _ in found], ended_before, keyed)
+
+    async def count_ended(self, ended_before: int, keyed_before: int | None = None) -> int:
+        keyed = ended_before - IDEMPOTENCY_KEPT_MS if keyed_before is None else keyed_before
+        return await self._readers.submit(upkeep.count_ended, ended_before, keyed)
+
+    async def free_pages(self, limit: int, keep: int = 0) -> int:
+        return await self._writer.submit(upkeep.free_pages, limit, keep)
 
     async def stats(self, now: int) -> Stats:
         return await self._readers.submit(upkeep.stats, now, self.path)
@@ -165,18 +179,14 @@ class SqliteStore(RunVerbs, TriggerVerbs, ValueVerbs):
     async def ping(self) -> None:
         await self._writer.submit(_nothing)
 
-    async def back_up(self, target: Path) -> None:
-        """Write a copy of the database to `target`: absent or whole, mode 0600."""
+    async def back_up(self, target: Path, taken_at: int, key_id: str | None) -> int:
+        """Write a copy of the database to `target`: absent or whole, mode 0600. Returns its bytes."""
 
-        def copy() -> None:
-            conn = open_connection(self.path)
-            try:
-                opening.back_up(conn, target)
-            finally:
-                conn.close()
+        def copy() -> int:
+            remove_unfinished(target.parent)
+            return back_up(self.path, target, Stamp(taken_at, key_id))
 
-        with opening.startup_errors(target):
-            await asyncio.to_thread(copy)
+        return await asyncio.to_thread(copy)
 
 
 def _nothing(session: Session) -> None:

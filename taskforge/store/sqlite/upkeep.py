@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from taskforge.core.states import DeadLetterState, RunState, StepState
 from taskforge.store.protocol import Stats
 from taskforge.store.sqlite.connection import Session
 from taskforge.store.sqlite.rescue import held_by
 from taskforge.store.sqlite.workflow_state import forget_rates
-
-_FREE_PAGES_KEPT: Final = 2_048
-"""Pages left for new rows after a deletion; what is above is given back to the disk."""
-
-_FREE_PAGES_STEP: Final = 512
-"""Most pages given back in one transaction."""
 
 
 def register_node(session: Session, id: str, info: str, now: int) -> list[str]:
@@ -27,16 +20,22 @@ def register_node(session: Session, id: str, info: str, now: int) -> list[str]:
     return [owner for owner in held_by(session) if owner != id]
 
 
-def find_ended(session: Session, created_from: int, ended_before: int, limit: int) -> list[tuple[int, int]]:
+def find_ended(
+    session: Session, created_from: int, ended_before: int, keyed_before: int, limit: int
+) -> list[tuple[int, int]]:
     """Return (key, created_at) of runs that may be deleted, oldest first. A run with an open dead letter is kept."""
-    return session.rows("prune_runs_find", (created_from, ended_before, limit))
+    return session.rows("prune_runs_find", (created_from, ended_before, keyed_before, limit))
 
 
-def prune_runs(session: Session, keys: Sequence[int], ended_before: int) -> int:
+def count_ended(session: Session, ended_before: int, keyed_before: int) -> int:
+    return int(session.rows("count_ended", (ended_before, keyed_before))[0][0])
+
+
+def prune_runs(session: Session, keys: Sequence[int], ended_before: int, keyed_before: int) -> int:
     """Delete runs with all their rows; those that are no longer as they were found are left."""
     deleted = 0
     for key in keys:
-        found = session.row("prune_runs_state", (key, ended_before))
+        found = session.row("prune_runs_state", (key, ended_before, keyed_before))
         if found is None:
             continue
         session.add("run", found[0], -1)
@@ -45,10 +44,15 @@ def prune_runs(session: Session, keys: Sequence[int], ended_before: int) -> int:
                 session.add(kind, state, -n)
         session.write("prune_runs_delete", (key,))
         deleted += 1
-    free = session.pragma("freelist_count")
-    if free > _FREE_PAGES_KEPT:
-        session.execute(f"PRAGMA incremental_vacuum({min(free - _FREE_PAGES_KEPT, _FREE_PAGES_STEP)})").fetchall()
     return deleted
+
+
+def free_pages(session: Session, limit: int, keep: int) -> int:
+    free = session.pragma("freelist_count")
+    if free > keep:
+        session.execute(f"PRAGMA incremental_vacuum({min(free - keep, limit)})").fetchall()
+        free = session.pragma("freelist_count")
+    return free
 
 
 def stats(session: Session, now: int, path: Path) -> Stats:
@@ -67,6 +71,7 @@ def stats(session: Session, now: int, path: Path) -> Stats:
     found.ready_steps = ready
     found.oldest_ready_ms = None if oldest is None else max(0, now - oldest)
     found.db_bytes = session.pragma("page_count") * session.pragma("page_size")
+    found.free_bytes = session.pragma("freelist_count") * session.pragma("page_size")
     wal = Path(f"{path}-wal")
     found.wal_bytes = wal.stat().st_size if wal.exists() else 0
     return found

@@ -27,6 +27,7 @@ from taskforge.engine.starting import Starts
 from taskforge.engine.timers import Timers
 from taskforge.engine.trials import Trials
 from taskforge.engine.triggers import Triggers
+from taskforge.engine.upkeep import RetentionLimits, Upkeep
 from taskforge.engine.values import StoredValues
 from taskforge.engine.webhooks import InboxLimits
 from taskforge.engine.workflow_state import WorkflowState
@@ -79,6 +80,7 @@ class Engine:
             store, clock, self.drivers, plans, reader, self.timers,
             starts=starts, children=children, places=Places(store, self.drivers),
             links=links, values=self.values, triggers=self.triggers, trials=Trials(evaluator, expressions),
+            upkeep=Upkeep(store, clock, Path("unused"), RetentionLimits()),
         )  # fmt: skip
         self.api: Api = create_api(self.service, self.settings, clock)
 

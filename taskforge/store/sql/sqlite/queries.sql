@@ -690,13 +690,18 @@ DELETE FROM nodes WHERE id <> ?;
 
 -- name: prune_runs_find
 SELECT key, created_at FROM runs
-WHERE created_at >= ?1 AND created_at < ?2 AND finished_at < ?2
+WHERE created_at >= ?1 AND created_at < ?2 AND finished_at < ?2 AND (idempotency_key IS NULL OR created_at < ?3)
     AND told IS NOT 0 AND NOT EXISTS (SELECT 1 FROM dead_letters AS d WHERE d.run = runs.key AND d.state = 'OPEN')
-ORDER BY created_at LIMIT ?3;
+ORDER BY created_at LIMIT ?4;
+
+-- name: count_ended
+SELECT count(*) FROM runs
+WHERE created_at < ?1 AND finished_at < ?1 AND (idempotency_key IS NULL OR created_at < ?2)
+    AND told IS NOT 0 AND NOT EXISTS (SELECT 1 FROM dead_letters AS d WHERE d.run = runs.key AND d.state = 'OPEN');
 
 -- name: prune_runs_state
 SELECT state FROM runs
-WHERE key = ?1 AND finished_at < ?2
+WHERE key = ?1 AND finished_at < ?2 AND (idempotency_key IS NULL OR created_at < ?3)
     AND told IS NOT 0 AND NOT EXISTS (SELECT 1 FROM dead_letters AS d WHERE d.run = runs.key AND d.state = 'OPEN');
 
 -- name: prune_runs_steps
