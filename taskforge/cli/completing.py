@@ -138,7 +138,8 @@ def candidates(line: Line, session: Session) -> Iterable[Candidate]:
 
 def is_file(param: click.Parameter) -> bool:
     """Does the parameter take a file's name, or `@` and one?"""
-    return bool(_HOLDS_FILE.search(param.metavar or (param.name or "").upper())) or isinstance(param.type, (click.Path, click.File))
+    words = param.metavar or (param.name or "").upper()
+    return bool(_HOLDS_FILE.search(words)) or isinstance(param.type, (click.Path, click.File))
 
 
 # ---- commands and options

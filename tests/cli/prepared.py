@@ -358,8 +358,8 @@ _SAMPLES = {
 def sample(path: str) -> str | None:
     """An example of this command that is one call and no more, so that a test can add to it."""
     lines = [line for owner, line in examples() if owner == path]
-    plain = [line for line in lines if line.startswith("taskforge ") and not re.search(r"[|<>*]", line)]
-    return plain[0] if plain else _SAMPLES.get(path)
+    plain = [line for line in lines if line.startswith("taskforge ") and not re.search(r"[|<>*~]", line)]
+    return plain[0].replace(" -o json", "") if plain else _SAMPLES.get(path)
 
 
 def _before(line: str) -> tuple[str, ...]:

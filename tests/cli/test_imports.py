@@ -24,6 +24,8 @@ _HEAVY = _HTTP | {
 _DOCUMENT = {"ruamel"}  # reads a workflow's YAML
 _CHECKING = _DOCUMENT | {"annotated_types", "asyncio", "attr", "jsonschema", "pydantic", "pydantic_core", "referencing",
                          "ssl"}  # fmt: skip
+# Works on the home's own database, as the server does.
+_DATABASE = {"annotated_types", "apsw", "asyncio", "cryptography", "pydantic", "pydantic_core"}
 # What a command needs besides HTTP. A command that is not here gets by with HTTP alone.
 _NEEDED = {
     "taskforge apply": _CHECKING,
@@ -37,12 +39,12 @@ _NEEDED = {
     "taskforge export": _DOCUMENT,
     "taskforge plan": _CHECKING,
     "taskforge doctor": {"apsw", "asyncio", "cryptography"},
-    "taskforge db backup": {"apsw", "cryptography"},
-    "taskforge db restore": {"apsw", "cryptography"},
-    "taskforge db migrate": {"apsw"},
-    "taskforge db vacuum": {"apsw"},
-    "taskforge db prune": {"apsw"},
-    "taskforge db check": {"apsw"},
+    "taskforge db backup": _DATABASE,
+    "taskforge db restore": _DATABASE,
+    "taskforge db migrate": _DATABASE,
+    "taskforge db vacuum": _DATABASE,
+    "taskforge db prune": _DATABASE,
+    "taskforge db check": _DATABASE,
 }  # fmt: skip
 _OFFLINE = {"taskforge version", "taskforge completion", "taskforge init"}
 _OF_THE_SERVER = ("taskforge.api", "taskforge.app", "taskforge.engine", "taskforge.steps", "taskforge.expressions")
