@@ -26,7 +26,7 @@ _PLAIN = sorted(set(_LEAVES) - _LIFE)
 # They need no server. Every other command ends with 3 when there is none.
 _OFFLINE = {
     "taskforge init", "taskforge validate", "taskforge schedule next", "taskforge schedule simulate",
-    "taskforge db check", "taskforge completion", "taskforge version",
+    "taskforge db check", "taskforge db restore", "taskforge db migrate", "taskforge completion", "taskforge version",
 }  # fmt: skip
 _ONLINE = sorted(set(_PLAIN) - _OFFLINE)
 # Where every command does the same in the same place, some stand for all.
