@@ -29,7 +29,7 @@ class About(Enum):
     NAME = auto()
     """`{name}` in the path."""
     DOCUMENT = auto()
-    """The name in the document; the handler asks `require`."""
+    """The name in the document, or in the body; the handler asks `require`."""
     RUN = auto()
     """The workflow of the run `{run}`."""
     DEAD_LETTER = auto()
@@ -51,6 +51,8 @@ RULES: Final[dict[str, About]] = {
     "PUT /v1/workflows/{name}": About.NAME,
     "POST /v1/workflows": About.DOCUMENT,
     "POST /v1/workflows:validate": About.DOCUMENT,
+    "POST /v1/workflows:plan": About.SERVER,
+    "POST /v1/workflows:apply": About.SERVER,
     "GET /v1/workflows": About.LIST,
     "GET /v1/workflows/{name}": About.NAME,
     "PATCH /v1/workflows/{name}": About.NAME,
@@ -69,6 +71,8 @@ RULES: Final[dict[str, About]] = {
     "POST /v1/runs/{run}/replay": About.RUN,
     "POST /v1/runs/{run}/signals/{signal}": About.RUN,
     "GET /v1/runs/{run}/why": About.RUN,
+    "POST /v1/runs/{run}/evaluate": About.RUN,
+    "POST /v1/expressions:evaluate": About.NOTHING,
     "GET /v1/runs/{run}/logs": About.RUN,
     "GET /v1/runs/{run}/events": About.RUN,
     "GET /v1/events": About.LIST,
@@ -84,6 +88,7 @@ RULES: Final[dict[str, About]] = {
     "PUT /v1/vars/{name}": About.SERVER,
     "DELETE /v1/vars/{name}": About.SERVER,
     "POST /v1/webhooks:verify": About.NOTHING,
+    "POST /v1/webhooks:send": About.DOCUMENT,
     "GET /v1/deliveries": About.LIST,
     "GET /v1/deliveries/{id}": About.DELIVERY,
     "POST /v1/deliveries/{id}/replay": About.DELIVERY,

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import Response
 
 from taskforge.api.call import Call, JsonResponse
-from taskforge.api.route import Field, JsonBody
+from taskforge.api.route import Field, JsonBody, Scope
 from taskforge.core.jsontext import dump_bytes
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -28,10 +28,11 @@ async def evaluate_expression(call: Call) -> Response:
 
 async def evaluate_in_run(call: Call) -> Response:
     """Every result of a jq program that sees what a run, or one of its steps, saw; secrets are masks. Nothing is
-    stored."""
+    stored. `$vars` and `$secrets` are the server's: a token for single workflows does not see them."""
     members = call.members
+    is_servers = call.principal is None or call.principal.grants.admits(Scope.READ, None)
     results = await call.service.evaluate_in_run(
-        call.params["run"], members.get("step"), members["expression"], members.get("input")
+        call.params["run"], members.get("step"), members["expression"], members.get("input"), with_values=is_servers
     )
     return JsonResponse(dump_bytes({"results": results}), 200)
 

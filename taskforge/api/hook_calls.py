@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 import orjson
 from starlette.responses import Response
 
+from taskforge.api.access import require
 from taskforge.api.body import read_body
 from taskforge.api.call import Call, json_response
 from taskforge.api.problems import problem_response
@@ -45,6 +46,7 @@ async def send_delivery(call: Call) -> Response:
     Answers what its sender would have been answered.
     """
     members = call.members
+    require(call, members["workflow"])
     body: bytes = members.get("body_b64", b"")
     limit = call.context.settings.limits.webhook_bytes
     if len(body) > limit:

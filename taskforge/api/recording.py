@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = get_logger("audit")
 
-UNRECORDED: Final = frozenset({"start_run", "start_runs"})
+UNRECORDED: Final = frozenset({"start_run", "start_runs", "send_delivery"})
 """Calls that change something and are not recorded."""
 
 VERBS: Final[dict[str, frozenset[str]]] = {
@@ -55,12 +55,18 @@ def _published(result: Any) -> dict[str, Any] | None:
     return {"version": result.version} if result.changed else None
 
 
+def _applied(result: Any) -> dict[str, Any] | None:
+    versions = {one.name: one.version for one in result.published if one.changed}
+    return {"versions": versions, "deleted": result.deleted} if versions or result.deleted else None
+
+
 def _started(result: Any) -> dict[str, Any]:
     return {"run": result.id}
 
 
 _RESULTS: Final[dict[str, Callable[[Any], dict[str, Any] | None]]] = {
     "publish_workflow": _published,
+    "apply_workflows": _applied,
     "replay_run": _started,
 }
 """What is recorded of the verb's result; None: nothing was changed."""

@@ -158,7 +158,7 @@ class Client:
         content: bytes | None = None,
         media: str = "json",
         headers: Mapping[str, str] | None = None,
-        answer_s: float = _ANSWER_S,
+        answer_s: float | None = None,
     ) -> Answer:
         sent = dict(headers or {})
         if content is not None:

@@ -24,8 +24,8 @@ class Session:
         self.screen = screen
         self.server: str | None = None
         self.token: str | None = None
-        self.patience_s: float | None = None
         self.profile: str | None = None
+        self.patience_s: float | None = None
         self._client: Client | None = None
 
     @property
@@ -34,8 +34,8 @@ class Session:
             from taskforge.cli.client import Client
             from taskforge.cli.connection import find_connection
 
-            found = find_connection(self.server, self.token, self.screen.environ, self.profile)
-            self._client = Client(found, self.patience_s)
+            connection = find_connection(self.server, self.token, self.screen.environ, self.profile)
+            self._client = Client(connection, self.patience_s)
         return self._client
 
     @property
@@ -114,7 +114,7 @@ class Command(click.Command):
                     gap = " " * (wide - len(example.line) + 2)
                     formatter.write(f"  {example.line}{gap if example.what else ''}{example.what}\n")
         with formatter.section("Global options"):
-            formatter.write("  --server URL  --token T  --profile P  -o table|json|yaml  -q   (taskforge --help)\n")
+            formatter.write("  --server URL  --token T  --profile P  -o table|json|yaml  -q  (taskforge -h)\n")
 
 
 class Group(click.Group):

@@ -25,9 +25,9 @@ class Connection(NamedTuple):
     token: str
     local: bool
     home: Path
+    certificate: Path | None = None
     chosen_by: str = "home"
     """What has decided on the server, in words."""
-    certificate: Path | None = None
 
 
 def find_connection(
@@ -49,16 +49,17 @@ def find_connection(
             found, words = chosen
             # A profile that is named on the command line brings its token; else the variable goes before it.
             own = token or found.token or secret if profile else secret or found.token
-            return Connection(checked_url(found.server), _usable(own), False, home, words)
+            return Connection(checked_url(found.server), _usable(own), False, home, chosen_by=words)
     settings = load_settings(home, environ) if not (given and secret) else None
     if not given:
         assert settings is not None
-        used = _usable(secret or settings.auth.token)
-        return Connection(home_url(settings), used, True, home, certificate=own_certificate(settings))
+        return Connection(
+            home_url(settings), _usable(secret or settings.auth.token), True, home, own_certificate(settings)
+        )
     url = checked_url(given)
     if not secret and settings is not None and _belongs(url, settings):
         secret = settings.auth.token
-    return Connection(url, _usable(secret), False, home, "--server" if server else "TASKFORGE_SERVER")
+    return Connection(url, _usable(secret), False, home, chosen_by="--server" if server else "TASKFORGE_SERVER")
 
 
 def _find_profile(named: str | None, environ: Mapping[str, str]) -> tuple[Profile, str] | None:

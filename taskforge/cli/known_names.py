@@ -101,6 +101,14 @@ def list_versions(asked: Asked) -> Iterable[Candidate]:
             yield Candidate(str(item["version"]), item["created_at"])
 
 
+def list_profiles(asked: Asked) -> Iterable[Candidate]:
+    """Of this machine: no server is asked."""
+    from taskforge.config.profiles import load_profiles
+
+    for name, profile in sorted(load_profiles(asked.session.screen.environ).known.items()):
+        yield Candidate(name, profile.server)
+
+
 def _listed(kind: str, key: str, *about: str, **query: Any) -> Source:
     def find(asked: Asked) -> Iterable[Candidate]:
         limit = {} if kind in ("secrets", "vars", "tokens") else {"limit": _MOST}
@@ -115,6 +123,7 @@ _GROUPS: Mapping[str, Source] = {
     "secret": _listed("secrets", "name"),
     "var": _listed("vars", "name"),
     "token": _listed("tokens", "id", "name"),
+    "profile": list_profiles,
     "dead": _listed("dead-letters", "id", "workflow", "path", state="OPEN"),
     "deliveries": _listed("deliveries", "id", "workflow", "state"),
 }
@@ -123,4 +132,5 @@ _OPTIONS: Mapping[str, Source] = {
     "number": list_versions,
     "version": list_versions,
     "from_step": list_steps,
+    "profile": list_profiles,
 }

@@ -73,6 +73,9 @@ def cli_manual() -> str:
         "",
         "<!-- Made by `python -m taskforge.cli.reference docs/cli.md`; change the commands, not this file. -->",
         "",
+        "`taskforge COMMAND --help` says the same on a terminal. Examples use a workflow `uptime`; `uptime#42` is its",
+        "run 42, and stands wherever a run is named. [A session](session.md) shows the commands at work.",
+        "",
         "Options that every command takes, before or after its name:",
         "",
     ]
@@ -84,16 +87,34 @@ def cli_manual() -> str:
     lines += [
         "",
         "Answers go to standard output, remarks and errors to standard error. With `-o json` standard output has",
-        "exactly one JSON document, as the API returned it. Colour appears on a terminal only. Control characters in",
-        "data are shown escaped.",
+        "exactly one JSON document, as the API returned it; `-o yaml` says the same. `-q` prints what names a thing,",
+        "one a line, for the next command: `taskforge runs -q --state FAILED | xargs taskforge runs retry`. Colour",
+        "appears on a terminal only. Control characters in data are shown escaped. Lists show 50 and say when there",
+        "are more: `--limit`, `--cursor`, `--all`. Times are RFC 3339 or so long ago (`24h`).",
     ]
     section = ""
+    lines += _index()
     for entry in entries():
         if entry.section != section:
             section = entry.section
             lines += ["", f"## {section}"]
         lines += _chapter(entry)
     return "\n".join(lines) + "\n"
+
+
+def _index() -> list[str]:
+    """What there is, by section, each command with its line and a link."""
+    lines: list[str] = []
+    section = ""
+    for entry in entries():
+        if entry.section != section:
+            section = entry.section
+            lines += ["", f"**{section}**", "", "| command | does |", "| --- | --- |"]
+        if isinstance(entry.command, Group):
+            continue
+        name = entry.path.removeprefix("taskforge ")
+        lines.append(f"| [`{name}`](#{entry.path.replace(' ', '-')}) | {_summary(entry.command)} |")
+    return lines
 
 
 def _chapter(entry: Entry) -> list[str]:

@@ -108,12 +108,8 @@ def status(session: Session) -> int:
         hindrance = "it is stopping"
     home, version = str(client.connection.home), client.server_version()
     if session.machine:
-        facts = {
-            "server": client.connection.url,
-            "chosen_by": client.connection.chosen_by,
-            "ready": hindrance is None,
-            "reason": hindrance,
-        }
+        facts: dict[str, Any] = {"server": client.connection.url, "ready": hindrance is None, "reason": hindrance}
+        facts["chosen_by"] = client.connection.chosen_by
         process = {"pid": holder and holder.pid, "ready_at": _time(holder)}
         screen.document({**facts, **process, "home": home, "version": version, "stats": stats})
         return Exit.DONE if hindrance is None else Exit.FAILED

@@ -182,7 +182,7 @@ class Applying:
                         [{"name": row.name, "expected": 0, "version": row.version} for row in unplanned]
                     )
             versions = [await self._new_version(one.definition) for one in given.values()]
-            published = await self._store.apply_workflows(versions, deleted, expected or {}, self._clock.now())
+            published, deleted = await self._store.apply_workflows(versions, deleted, expected or {}, self._clock.now())
         for one, result in zip(given.values(), published, strict=True):
             if result.changed:
                 self._plans.keep(result.name, result.version, one.definition.plan)

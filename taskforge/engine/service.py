@@ -406,14 +406,17 @@ class Service(ValueCalls, TriggerCalls, ApplyCalls, AuditCalls, DataCalls):
         """Every result of a jq program. Raises InvalidExpression, ExpressionFailed, TooManyRequests."""
         return await self._trials.evaluate(text, dot, variables, self._clock.wall())
 
-    async def evaluate_in_run(self, ref: str, step: str | None, text: str, dot: JSON) -> list[JSON]:
-        """The same against what a run, or one of its steps, saw. Raises NotFound and StepUnknown, too."""
+    async def evaluate_in_run(
+        self, ref: str, step: str | None, text: str, dot: JSON, *, with_values: bool
+    ) -> list[JSON]:
+        """The same against what a run, or one of its steps, saw; `$vars` and `$secrets` only `with_values`. Raises
+        NotFound and StepUnknown, too."""
         _, run = await self._look_at(ref)
         at = None if step is None else run.steps.get(step)
         if step is not None and at is None:
             _check_known(run, step)
             raise StepUnknown(f"the step {step!r} has not begun, so that it has seen nothing yet")
-        return await self._trials.evaluate_in_run(run, at, text, dot, self._clock.wall())
+        return await self._trials.evaluate_in_run(run, at, text, dot, self._clock.wall(), with_values=with_values)
 
     async def list_journal(self, ref: str | None, after: int, limit: int) -> list[JournalRow]:
         key = None if ref is None else (await self._store.get_run(ref)).key

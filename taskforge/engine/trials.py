@@ -22,6 +22,7 @@ from taskforge.expressions.syntax import parse_program
 from taskforge.expressions.template import Expression, Template, TemplateError, parse_template
 
 _OF_A_RUN = ("input", "vars", "secrets", "trigger", "run", "steps", "state", "now", "error")
+_OF_THE_SERVER = ("vars", "secrets")
 _OF_A_LOOP = ("item", "index")
 _MOST_WAITING = 16
 
@@ -68,10 +69,14 @@ class Trials:
         async with self._its_turn():
             return await self._ask(asked, named, dot, now)
 
-    async def evaluate_in_run(self, run: RunSnapshot, at: StepRun | None, text: str, dot: JSON, now: int) -> list[JSON]:
+    async def evaluate_in_run(
+        self, run: RunSnapshot, at: StepRun | None, text: str, dot: JSON, now: int, *, with_values: bool = True
+    ) -> list[JSON]:
         """The same with the names that a step, or without one the end of the run, sees in its expressions. With a step
         and without `dot`, `.` is the step's output. No value of a secret is seen, nor in a result."""
         asked = await asyncio.to_thread(_read, text)
+        if not with_values:
+            _refuse_values(asked)
         self._check_scope(asked, run, at)
         stored = self._expressions.stored
         async with self._its_turn():
@@ -204,6 +209,18 @@ def _refusal(problems: list[Problem]) -> InvalidExpression:
     first = problems[0]
     place = f"line {first.line}, column {first.column}: " if first.line else ""
     return InvalidExpression(f"the expression is wrong: {place}{first.message}", problems=problems)
+
+
+def _refuse_values(asked: _Asked) -> None:
+    """`$vars` and `$secrets` belong to the server, not to a workflow."""
+    told = "this token is for single workflows"
+    _refuse(
+        [
+            asked.problem(name.offset, f"{quoted('$' + name.root)} is the server's; {told}")
+            for name in asked.names
+            if name.root in _OF_THE_SERVER
+        ]
+    )
 
 
 def _refuse(problems: list[Problem]) -> None:

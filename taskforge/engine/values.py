@@ -293,10 +293,9 @@ class StoredValues:
     def missing(self, definition: Definition) -> set[tuple[str, str]]:
         """The names that `warnings` warns of, as (`secrets` or `vars`, name)."""
         listed = self.sources.listed()
-        named = {(name.root, name.field or "") for each in definition.expressions for name in each.names
-                 if self._is_missing(name, listed)}  # fmt: skip
-        verifying = {secret for _, secret in _verifying(definition.document) if not self._has_secret(secret, listed)}
-        return named | {("secrets", name) for name in verifying}
+        names = [name for each in definition.expressions for name in each.names if self._is_missing(name, listed)]
+        verifying = [secret for _, secret in _verifying(definition.document) if not self._has_secret(secret, listed)]
+        return {(name.root, name.field or "") for name in names} | {("secrets", secret) for secret in verifying}
 
     def _is_missing(self, name: Name, listed: Mapping[str, str]) -> bool:
         if name.root not in _NOUNS or name.field is None:

@@ -49,7 +49,7 @@ class AuditFilter:
 @dataclass(slots=True)
 class AuditEntry:
     """An entry that waits for its change. `describe` adds to the detail from what the verb returns; None: nothing was
-    changed, so that there is nothing to write."""
+    changed; then there is nothing to write, unless the detail says more."""
 
     at: int
     token: str | None
@@ -66,9 +66,9 @@ class AuditEntry:
     def row(self, result: Any = None, outcome: str = DONE) -> AuditRow | None:
         """What is stored, when the verb has returned `result`."""
         added = self.describe(result) if self.describe is not None and outcome == DONE else {}
-        if added is None:
+        if added is None and not self.detail:
             return None
-        detail = dumps(self.detail | added)
+        detail = dumps(self.detail | (added or {}))
         return AuditRow(0, self.at, self.token, self.actor, self.action, self.target, outcome, self.address, detail)
 
 

@@ -75,6 +75,13 @@ class NewVersion(NamedTuple):
     triggers: Sequence[TriggerSpec] = ()
 
 
+class AppliedWorkflows(NamedTuple):
+    """The answer of `apply_workflows`: `published` in the order of the versions, `deleted` what was there."""
+
+    published: list[Published]
+    deleted: list[str]
+
+
 class LiveRuns(NamedTuple):
     """How many runs of a version are in a state that is not terminal."""
 
@@ -241,7 +248,7 @@ class Store(TriggerStore, ValueStore, AuditStore, Protocol):
 
     async def apply_workflows(
         self, versions: Sequence[NewVersion], deleted: Sequence[str], expected: Mapping[str, int], now: int
-    ) -> list[Published]:
+    ) -> AppliedWorkflows:
         """`publish_workflow` for each of `versions` and `delete_workflow` for each of `deleted`, all in one
         transaction; what is deleted already stays so. `expected` are newest versions by name, 0 for a workflow that is
         not there: raises WorkflowsMoved when one of them is another by now."""

@@ -147,9 +147,9 @@ def test_a_plan_says_what_follows(server: ServerProcess) -> None:
 def test_the_firings_that_were_planned_are_the_schedules_after_it(server: ServerProcess) -> None:
     apply(server, WAITS)
     told = {move["trigger"]: move["new"]["at"] for move in plan(server, WAITS_MORE)["workflows"][0]["firings"]}
-    before = {row["trigger"]: row["next_at"] for row in server.call("GET", "/v1/schedules")[1]["items"]}
+    before = {row["trigger"]: row["next_slot"] for row in server.call("GET", "/v1/schedules")[1]["items"]}
     apply(server, WAITS_MORE)
-    after = {row["trigger"]: row["next_at"] for row in server.call("GET", "/v1/schedules")[1]["items"]}
+    after = {row["trigger"]: row["next_slot"] for row in server.call("GET", "/v1/schedules")[1]["items"]}
     assert after == before | told
     (gone,) = plan(server, BRIEF.format("a", 1), prune=True)["workflows"][1:]
     assert {move["trigger"]: move["old"]["at"] for move in gone["firings"]} == after

@@ -86,6 +86,23 @@ def publish(server: ServerProcess, ci: Calls) -> tuple[str, Any]:
     return "workflows/shown", {"version": version}
 
 
+def apply(server: ServerProcess, ci: Calls) -> tuple[str, Any]:
+    for name in ("batch-a", "batch-old"):
+        server.call("PUT", f"/v1/workflows/{name}", f"name: {name}\nsteps: [{{id: a, transform: 1}}]\n".encode())
+    keep = [
+        row["name"] for row in server.call("GET", "/v1/workflows?limit=500")[1]["items"] if row["name"] != "batch-old"
+    ]
+    documents = [{"source": f"name: {name}\nsteps: [{{id: a, transform: {value}}}]\n"}
+                 for name, value in (("batch-a", 1), ("batch-b", VALUE))]  # fmt: skip
+    body = {"documents": documents, "prune": True, "keep": keep}
+    status, done = ci("POST", "/v1/workflows:apply", body)
+    assert (status, done["deleted"]) == (200, ["batch-old"])
+    before = newest(server)["id"]
+    assert ci("POST", "/v1/workflows:apply", body)[0] == 200
+    assert newest(server)["id"] == before, "nothing has changed, so there is no entry"
+    return "workflows", {"versions": {"batch-b": done["items"][1]["version"]}, "deleted": ["batch-old"]}
+
+
 def change(server: ServerProcess, ci: Calls) -> tuple[str, Any]:
     publish(server, ci)
     assert ci("PATCH", "/v1/workflows/shown", {"held": True})[0] == 200
@@ -185,6 +202,21 @@ def hold(server: ServerProcess, ci: Calls) -> tuple[str, Any]:
     return "hold", {"held": False}
 
 
+def vacuum(server: ServerProcess, ci: Calls) -> tuple[str, Any]:
+    assert ci("POST", "/v1/db:vacuum")[0] == 200
+    return "db", {}
+
+
+def prune(server: ServerProcess, ci: Calls) -> tuple[str, Any]:
+    assert ci("POST", "/v1/db:prune", {"older_than": "3000d"})[0] == 200
+    return "db", {"older_than": "3000d"}
+
+
+def make_backup(server: ServerProcess, ci: Calls) -> tuple[str, Any]:
+    assert ci("POST", "/v1/db:backup")[0] == 201
+    return "db", {}
+
+
 def create_token(server: ServerProcess, ci: Calls) -> tuple[str, Any]:
     status, made = ci("POST", "/v1/tokens", {"name": "made", "scopes": ["run:fails"]})
     assert status == 201
@@ -204,6 +236,7 @@ def rotate(server: ServerProcess, ci: Calls) -> tuple[str, Any]:
 
 STORIES: dict[str, Callable[[ServerProcess, Calls], tuple[str, Any]]] = {
     "publish_workflow": publish,
+    "apply_workflows": apply,
     "change_workflow": change,
     "delete_workflow": delete,
     "set_state": keep_state,
@@ -221,6 +254,9 @@ STORIES: dict[str, Callable[[ServerProcess, Calls], tuple[str, Any]]] = {
     "put_var": put_var,
     "delete_var": delete_var,
     "set_hold": hold,
+    "vacuum_database": vacuum,
+    "prune_runs": prune,
+    "make_backup": make_backup,
     "create_token": create_token,
     "revoke_token": revoke_token,
 }

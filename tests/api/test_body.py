@@ -133,6 +133,7 @@ async def test_the_parts_of_a_start_arrive_checked() -> None:
         delay_ms=60_000,
         priority=-5,
         idempotency_key="k 1",
+        trigger={"type": "manual"},
     )
     assert len(asked.request_hash) == 64
 
@@ -252,7 +253,7 @@ async def test_a_document_reaches_the_service_byte_for_byte(name: str, media: st
     assert book.calls == [
         ("publish_workflow", (raw, media, "a"), {}),
         ("publish_workflow", (raw, media, None), {}),
-        ("validate_workflow", (raw, media), {}),
+        ("validate_workflow", (raw, media), {"offline": False}),
     ]
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from taskforge.cli.command import Command
 from taskforge.cli.reference import entries
 from tests.support.forked_cli import ForkedCli
-from tests.support.server import ServerProcess, clean_environ, running_server
+from tests.support.server import ServerProcess, clean_environ
 
 _UPTIME = """\
 name: uptime
@@ -35,9 +35,11 @@ inputs:
     fail: {{type: boolean, default: false}}
     hold: {{type: boolean, default: false}}
 steps:
+  - id: fetch
+    transform: {{name: page, body: {{open: 3}}}}
   - id: each
     foreach:
-      items: '${{{{ [range($input.tries)] }}}}'
+      items: '${{{{ [range($input.tries) | {{id: .}}] }}}}'
       steps: [{{id: post, transform: {{site: "${{{{ $input.site }}}}", number: "${{{{ $item }}}}"}}}}]
   - id: check
     if: ${{{{ $input.fail }}}}
@@ -91,18 +93,28 @@ _FILES = {
     "regions.json": '["eu", "us"]',
     "seen.json": "[1, 2]",
 }
-_PROGRAMS = {"pass": "#!/bin/sh\necho from-the-password-store\n"}
+# Programs that an example speaks to, and a test machine may not have.
+_PROGRAMS = {
+    "pass": "echo from-the-password-store",
+    "systemctl": "echo Version=252; echo ActiveState=active; echo UnitFileState=enabled; echo MainPID=1",
+    "loginctl": "echo yes",
+    "dot": "cat > uptime.svg",
+}
 
 SKIPPED: Mapping[str, str] = {
     "taskforge demo": "tests/cli/test_demo.py runs it whole; it takes some seconds",
 }
 
 # Commands that have a home, or a server, to themselves: what they do would be felt by the others.
-_OWN_HOME = ("init", "up", "down", "serve", "db", "doctor", "service")
+_OWN_HOME = ("init", "up", "down", "serve", "db", "doctor", "logs", "service", "profile")
 # Those of them for which the home must have seen a server.
-_USED_HOME = ("db",)
+_USED_HOME = ("db", "doctor", "logs")
 # Commands that go on until they are told to stop: what they say when they are there.
-_ENDLESS = {"taskforge serve": "is ready"}
+_ENDLESS = {
+    "taskforge serve": "is ready",
+    "taskforge logs -f": "\n",
+    "taskforge runs list --state RUNNING,WAITING --watch": "uptime#",
+}
 # Runs by what a command is for.
 _WANTED_RUNS = {
     "runs cancel": "waiting", "runs signal": "waiting", "runs retry": "failed",
@@ -117,6 +129,8 @@ PREPARATIONS: Mapping[str, tuple[str, ...]] = {
     "taskforge secret delete GITHUB_TOKEN": ("taskforge secret set GITHUB_TOKEN --file token.txt",),
     "taskforge secret set GITHUB_TOKEN": ("echo from-standard-input |",),
     "taskforge trigger issue-digest/github --body '{": (f"printf %s '{_SECRET}' |",),
+    "taskforge plan workflows/ --detailed-exitcode": ("taskforge apply workflows/",),
+    "taskforge apply workflows/ --planned plan.json": ("taskforge plan workflows/ -o json > plan.json",),
     "taskforge var delete API_URL": ("taskforge var set API_URL x",),
     "taskforge workflow delete uptime": ("taskforge apply uptime.yaml",),
     "taskforge runs list --state FAILED -q | xargs -n1 taskforge runs retry": (
@@ -125,6 +139,16 @@ PREPARATIONS: Mapping[str, tuple[str, ...]] = {
     "taskforge deliveries -q --state FAILED | xargs taskforge deliveries replay": ("{failed delivery}",),
     "taskforge dead -q | xargs taskforge dead retry": ("taskforge run probe --wait || true",),
     "taskforge down": ("taskforge up --port 0",),
+    "taskforge profile use prod": ("taskforge profile add prod --server 10.0.0.7 --token-file token.txt",),
+    "taskforge profile remove prod": ("taskforge profile add prod --server 10.0.0.7 --token-file token.txt",),
+    "taskforge profile add prod": ("echo tf_from_somewhere |",),
+    "taskforge service status": ("taskforge service install",),
+    "taskforge service uninstall": ("taskforge service install",),
+    "taskforge db restore copy.db": ("taskforge db backup copy.db",),
+    "taskforge db restore ~/.taskforge/backups/taskforge-20261123T061500Z.db": (
+        "mkdir -p ~/.taskforge/backups",
+        "taskforge db backup ~/.taskforge/backups/taskforge-20261123T061500Z.db",
+    ),
     "taskforge completion fish > ~/.config/fish/completions/taskforge.fish": ("mkdir -p ~/.config/fish/completions",),
 }
 
@@ -150,7 +174,7 @@ class World:
         programs = here / "bin"
         programs.mkdir()
         for name, text in _PROGRAMS.items():
-            (programs / name).write_text(text)
+            (programs / name).write_text(f"#!/bin/sh\n{text}\n")
             (programs / name).chmod(0o755)
         alone = command_of(line).partition(" ")[0] in _OWN_HOME
         environ = clean_environ(here / "home") if alone else dict(self.server.environ)
@@ -165,8 +189,10 @@ class World:
         """The home of a server that has ended."""
         if not (self.folder / "used").exists():
             (self.folder / "used").mkdir()
-            with running_server(self.folder / "used") as server:
-                server.terminate()
+            environ = clean_environ(self.folder / "used" / "home", TASKFORGE_SERVER__PORT="0")
+            for command in ("up", "down"):
+                done = self.cli(command, environ=environ)
+                assert done.returncode == 0, done
         return self.folder / "used" / "home"
 
     def meant(self, line: str) -> str:
@@ -236,6 +262,7 @@ class World:
         self.server.call("PUT", "/v1/vars/ACTIONS", {"value": ["opened"]})
         self.run("uptime", "ended")
         self.run("uptime", "failed")
+        self.run("uptime", "waiting")
         self.delivery()
         self.dead_letter()
         return self
@@ -276,10 +303,11 @@ class World:
                 assert done.returncode == 0, (before, done)
         changed = {name: value for name, value in (around | dict(environ or {})).items() if value is not None}
         directory = os.open(here, os.O_RDONLY)
+        given_in = b"something" if path.startswith(("taskforge secret set", "taskforge profile add")) else b""
         try:
             if gone:
                 shutil.rmtree(here)
-            return self.cli(*given, *more, environ=changed, cwd=directory, **{"stdin": b"something", **settings})
+            return self.cli(*given, *more, environ=changed, cwd=directory, **{"stdin": given_in, **settings})
         finally:
             os.close(directory)
             self.restore(line)

@@ -141,6 +141,17 @@ def test_a_token_that_may_read_may_try_expressions(server: ServerProcess, run: s
     assert (done.returncode, done.stdout) == (0, "x y\n")
 
 
+def test_a_token_for_one_workflow_sees_its_runs_and_nothing_of_the_server(server: ServerProcess, run: str) -> None:
+    token = server.run_cli("token", "create", "one", "--scope", "read:seen", "-q").stdout.strip()
+    assert server.run_cli("eval", run, "$first.text", "-r", TASKFORGE_TOKEN=token).stdout == "x y\n"
+    for expression in ("$vars.SEEN", "$secrets", "${{ [$vars] }}"):
+        done = server.run_cli("eval", run, expression, TASKFORGE_TOKEN=token)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "is the server's" in done.stderr
+    other = server.run_cli("token", "create", "other", "--scope", "read:other", "-q").stdout.strip()
+    assert server.run_cli("eval", run, "1", TASKFORGE_TOKEN=other).returncode == 3
+
+
 # ---- against a run
 
 

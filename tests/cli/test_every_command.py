@@ -26,15 +26,15 @@ _PLAIN = sorted(set(_LEAVES) - _LIFE)
 # They need no server. Every other command ends with 3 when there is none.
 _OFFLINE = {
     "taskforge init", "taskforge validate", "taskforge schedule next", "taskforge schedule simulate",
-    "taskforge db check", "taskforge db restore", "taskforge db migrate", "taskforge completion", "taskforge version",
-}  # fmt: skip
+    "taskforge completion", "taskforge version", "taskforge doctor", "taskforge logs",
+} | {path for path in _LEAVES if path.split()[1] in ("db", "service", "profile")}  # fmt: skip
 _ONLINE = sorted(set(_PLAIN) - _OFFLINE)
 # Where every command does the same in the same place, some stand for all.
 _SOME = ["taskforge runs list", "taskforge run", "taskforge workflow show", "taskforge apply", "taskforge status"]
 _READING = ("list", "show", "versions", "logs", "next", "simulate", "why", "version", "completion", "validate", "check")
 _READERS = sorted(path for path in _PLAIN if path.split()[-1] in _READING)
 # Texts are what they print with `-q`, too.
-_TEXTS = {"taskforge completion", "taskforge runs logs"}
+_TEXTS = {"taskforge completion", "taskforge runs logs", "taskforge logs", "taskforge graph", "taskforge eval"}
 _FAULT = re.compile(r"Traceback|fault of taskforge itself|Exception ignored")
 
 

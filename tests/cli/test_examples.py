@@ -69,3 +69,11 @@ def test_the_commands_of_readme_run_one_after_the_other(world: World, tmp_path: 
 def test_what_readme_links_to_is_there() -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", _README):
         assert link.startswith("https://") or (ROOT / link).exists(), link
+
+
+def test_the_recorded_session_has_what_it_should_show() -> None:
+    shown = (ROOT / "docs" / "session.md").read_text()
+    for words in ("init", "up", "validate", "plan", "apply", "run", "why", "down"):
+        assert re.search(rf"^\$ .*taskforge {words}\b", shown, re.MULTILINE), words
+    assert re.search(r"^\S+\.yaml:\d+:\d+: .*did you mean", shown, re.MULTILINE)
+    assert "Traceback" not in shown

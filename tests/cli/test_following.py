@@ -68,6 +68,16 @@ def read_to(process: subprocess.Popen[str], text: str) -> str:
     raise AssertionError(f"{text!r} did not come: {read}")
 
 
+def rest_of(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What else it prints until it ends, also what was read ahead; and what it says on standard error."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process.stdout, process.stderr:
+        found = process.stdout.read(), process.stderr.read()
+    process.wait(30)
+    return found
+
+
 # ---- on a terminal
 
 
@@ -143,7 +153,7 @@ def test_lines_tell_each_transition_once_and_are_not_redrawn(flows: ServerProces
     name = re.search(r"gate#\d+", process.stderr.readline() if process.stderr else "")
     assert name is not None
     flows.run_cli("runs", "signal", name[0], "go")
-    rest, _ = process.communicate(timeout=30)
+    rest, _ = rest_of(process)
     assert process.returncode == 0
     lines = [line for line in (told + rest).splitlines() if re.match(r" *\+\d", line)]
     assert len(lines) == len(set(lines))
@@ -180,7 +190,7 @@ def test_logs_can_be_followed_to_the_end_of_the_run(flows: ServerProcess) -> Non
     process = following(flows, "runs", "logs", "-f", name)
     before = read_to(process, "step ask: WAITING")
     flows.run_cli("runs", "signal", name, "go")
-    rest, said = process.communicate(timeout=30)
+    rest, said = rest_of(process)
     assert (process.returncode, said) == (0, "")
     assert before + rest == flows.run_cli("runs", "logs", name).stdout
     one = flows.run_cli("runs", "logs", "-f", name, "-o", "json")
@@ -199,7 +209,7 @@ def test_ctrl_c_on_a_followed_log_says_how_to_come_back(flows: ServerProcess) ->
     process = following(flows, "runs", "logs", "-f", name)
     read_to(process, "step ask: WAITING")
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=20)
+    _, said = rest_of(process)
     assert process.returncode == 130
     assert f"taskforge runs logs -f {name}" in said
 
@@ -224,7 +234,7 @@ def test_events_go_on_after_the_last_one_when_the_server_comes_back(tmp_path: Pa
         assert "cannot be reached; gate#1 goes on" in said
         server.restart()
         assert server.run_cli("runs", "signal", "gate#1", "go").returncode == 0
-        rest, more = process.communicate(timeout=60)
+        rest, more = rest_of(process)
     assert (process.returncode, more) == (0, "")
     lines = (told + rest).splitlines()
     assert len(lines) == len(set(lines))
@@ -273,7 +283,7 @@ def test_steps_are_awaited(flows: ServerProcess) -> None:
     read_to(followed, "ask              WAITING")
     flows.run_cli("runs", "cancel", name)
     assert followed.wait(30) == 1
-    followed.communicate()
+    rest_of(followed)
 
 
 def test_what_is_no_event_is_passed_over() -> None:

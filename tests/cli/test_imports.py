@@ -33,6 +33,15 @@ _NEEDED = {
     "taskforge runs show": _DOCUMENT,
     "taskforge runs timeline": _DOCUMENT,
     "taskforge trigger": _DOCUMENT,
+    "taskforge graph": _DOCUMENT,
+    "taskforge export": _DOCUMENT,
+    "taskforge plan": _CHECKING,
+    "taskforge doctor": {"apsw", "asyncio", "cryptography"},
+    "taskforge db backup": {"apsw", "cryptography"},
+    "taskforge db restore": {"apsw", "cryptography"},
+    "taskforge db migrate": {"apsw"},
+    "taskforge db vacuum": {"apsw"},
+    "taskforge db prune": {"apsw"},
     "taskforge db check": {"apsw"},
 }  # fmt: skip
 _OFFLINE = {"taskforge version", "taskforge completion", "taskforge init"}

@@ -235,6 +235,7 @@ def on_terminal(*arguments: str, environ: dict[str, str], typed: str = "") -> st
 
 
 def test_colour_is_for_terminals_that_want_it(server: ServerProcess) -> None:
+    assert server.run_cli("run", "greet", "-q").returncode == 0
     assert "\x1b[" not in server.run_cli("runs").stdout
     assert "\x1b[" in on_terminal("runs", environ=server.environ | {"TERM": "xterm"})
     assert "\x1b[" not in on_terminal("runs", environ=server.environ | {"TERM": "xterm", "NO_COLOR": "1"})

@@ -23,7 +23,8 @@ async def test_all_are_stored_with_their_triggers_and_others_deleted(desk: Desk)
     found = await desk.store.apply_workflows(
         [new("a", "1", HOURLY), new("flow", "2"), new("a-b", "{}")], ["gone", "never-there"], {}, desk.clock.now()
     )
-    assert found == [
+    assert found.deleted == ["gone"]
+    assert found.published == [
         Published("a", 1, changed=True, created=True),
         Published("flow", 2, changed=True, created=False),
         Published("a-b", 1, changed=True, created=True),
@@ -47,7 +48,7 @@ async def test_a_second_time_nothing_changes(desk: Desk, backend: Backend) -> No
     before = backend.dump()
     desk.clock.advance(5)
     found = await desk.store.apply_workflows(versions, ["gone"], {"a": 1, "c": 0}, desk.clock.now())
-    assert [one.changed for one in found] == [False, False]
+    assert [one.changed for one in found.published] == [False, False]
     assert backend.dump() == before
 
 
@@ -72,7 +73,7 @@ async def test_a_version_that_moved_refuses_all_of_it(desk: Desk, backend: Backe
 async def test_a_deleted_workflow_is_not_there_and_comes_back(desk: Desk) -> None:
     await desk.store.apply_workflows([], ["flow"], {"flow": 1}, desk.clock.now())
     found = await desk.store.apply_workflows([new("flow", "7")], [], {"flow": 0}, desk.clock.now())
-    assert found == [Published("flow", 2, changed=True, created=True)]
+    assert found.published == [Published("flow", 2, changed=True, created=True)]
 
 
 async def test_live_runs_are_counted_by_version_and_state(desk: Desk) -> None:

@@ -45,7 +45,7 @@ async def test_what_the_verb_returns_is_described_or_nothing_is_written(backend:
     with recorded(waiting):
         await backend.store.put_var("B", "1", 1)
     unchanged = entry("put_var")
-    unchanged.describe = lambda row: None
+    unchanged.describe, unchanged.detail = lambda row: None, {}
     with recorded(unchanged):
         await backend.store.put_var("B", "1", 1)
     (row,) = await backend.store.list_audit(AuditFilter())

@@ -47,7 +47,7 @@ def doctor(session: Session, quick: bool) -> int:
 
     screen = session.screen
     home = resolve_home(screen.environ)
-    findings = examine(home, screen.environ, quick=quick, server=session.server)
+    findings = examine(home, screen.environ, quick=quick, server=session.server, profile=session.profile)
     failed = any(finding.level is Level.FAILURE for finding in findings)
     if session.machine:
         from taskforge import __version__
@@ -64,7 +64,14 @@ def doctor(session: Session, quick: bool) -> int:
     return Exit.FAILED if failed else Exit.DONE
 
 
-def examine(home: Path, environ: Mapping[str, str], *, quick: bool = False, server: str | None = None) -> list[Finding]:
+def examine(
+    home: Path,
+    environ: Mapping[str, str],
+    *,
+    quick: bool = False,
+    server: str | None = None,
+    profile: str | None = None,
+) -> list[Finding]:
     """Every finding, in the order in which a person would look. Changes nothing."""
     from taskforge.cli.doctor.configuration import check_settings, read_settings
     from taskforge.cli.doctor.home import check_backups, check_home, check_modes
@@ -78,7 +85,7 @@ def examine(home: Path, environ: Mapping[str, str], *, quick: bool = False, serv
     now = SystemClock().wall()
     found = [check_program(), *check_home(home)]
     if not os.access(home, os.R_OK | os.X_OK) or not home.is_dir():
-        return [*found, check_clock(now, None), *check_elsewhere(server, environ)]
+        return [*found, check_clock(now, None), *check_elsewhere(server, profile, environ)]
     found += check_modes(home)
     settings, faults = read_settings(home, environ)
     found += faults if settings is None else check_settings(settings, now)
@@ -90,7 +97,7 @@ def examine(home: Path, environ: Mapping[str, str], *, quick: bool = False, serv
     found.append(check_clock(now, None if rows is None else rows.newest))
     found += check_zones([] if rows is None else rows.zones, now)
     found += _server(home, settings, served, environ)
-    found += check_elsewhere(server, environ)
+    found += check_elsewhere(server, profile, environ)
     if rows is not None:
         found += check_work(rows, now, served=served)
     found.append(check_backups(home, now))

@@ -45,6 +45,7 @@ CODES: Final[dict[str, Meaning]] = {
     "KEY_INVALID": Meaning("key", "secret.key cannot be read or holds no key"),
     "KEY_OPEN": Meaning("key", "others can read secret.key"),
     "KEY_WRONG": Meaning("key", "secrets were sealed with another key"),
+    "KEY_CHANGING": Meaning("key", "`secret rotate-key` was broken off; the next start finishes it"),
     "KEY_UNCHECKED": Meaning("key", "the key is one, but the secrets cannot be read to compare"),
     "SECRET_DAMAGED": Meaning("key", "a secret was sealed with this key, and was changed since"),
     "DB_OK": Meaning("database", "the file is whole, and every invariant of runs holds"),

@@ -18,7 +18,7 @@ _BACK = "put secret.key back from your backup"
 def check_key(home: Path, secrets: Sequence[Sealed] | None) -> Iterator[Finding]:
     """`secrets` None: the database could not be read."""
     from taskforge.core.errors import StartupError
-    from taskforge.security.keys import read_key
+    from taskforge.security.keys import KeyFile
     from taskforge.security.secrets import SecretBox
 
     path = home / KEY_FILE
@@ -27,23 +27,31 @@ def check_key(home: Path, secrets: Sequence[Sealed] | None) -> Iterator[Finding]
         yield failure("KEY_MISSING", f"there is no {path}", fix)
         return
     try:
-        box = SecretBox(read_key(home))
+        ring = KeyFile(home).read()
     except StartupError as error:
         yield failure("KEY_INVALID", error.message, _BACK)
         return
+    box = SecretBox(ring.current)
+    previous = None if ring.previous is None else SecretBox(ring.previous)
+    if previous is not None:
+        words = f"the key is being changed from {previous.key_id} to {box.key_id}"
+        yield note("KEY_CHANGING", f"{words}; a server that starts ends that", "taskforge up")
     if secrets is None:
         yield note("KEY_UNCHECKED", f"the key {box.key_id} could not be tried on the stored secrets")
         return
     sound = True
     others: dict[str, list[str]] = {}
     for secret in secrets:
-        if secret.key_id != box.key_id:
+        if secret.key_id != box.key_id and (previous is None or secret.key_id != previous.key_id):
             others.setdefault(secret.key_id, []).append(secret.name)
     for key_id, names in others.items():
         sound = False
         words = f"{len(names)} secrets were sealed with the key {key_id}, and this is {box.key_id}: {some(names)}"
         yield failure("KEY_WRONG", words, f"{_BACK} (its id is {key_id}), or set these secrets anew")
-    damaged = [secret.name for secret in secrets if secret.key_id == box.key_id and not _opens(box, secret)]
+    damaged = [
+        secret.name for secret in secrets
+        for key in (box, previous) if key is not None and secret.key_id == key.key_id and not _opens(key, secret)
+    ]  # fmt: skip
     if damaged:
         sound = False
         words = f"{len(damaged)} secrets were changed since they were sealed: {some(damaged)}"

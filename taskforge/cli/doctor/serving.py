@@ -77,7 +77,7 @@ def check_token(url: str, settings: Settings, token: str, what: str, fix: str) -
 
     if not all("!" <= char <= "~" for char in token):
         return failure("TOKEN_REFUSED", f"{what} has characters that no token has", fix)
-    client = Client(Connection(url, token, True, settings.home, certificate=own_certificate(settings)))
+    client = Client(Connection(url, token, True, settings.home, own_certificate(settings)))
     try:
         client.get("stats")
     except CommandError as error:
@@ -87,12 +87,24 @@ def check_token(url: str, settings: Settings, token: str, what: str, fix: str) -
     return ok("TOKEN_OK", f"{what} is accepted")
 
 
-def check_elsewhere(server: str | None, environ: Mapping[str, str]) -> Iterator[Finding]:
-    """An option or a variable that turns commands away from the home's server."""
-    given = server or environ.get("TASKFORGE_SERVER")
-    if given:
-        words = f"commands of this shell talk to {given}, and these checks are of the home"
-        yield note("SERVER_ELSEWHERE", words, "unset TASKFORGE_SERVER")
+def check_elsewhere(server: str | None, profile: str | None, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """An option, a variable or a profile that turns commands away from the home's server."""
+    from taskforge.cli.connection import find_connection
+    from taskforge.cli.failure import CommandError
+    from taskforge.core.errors import StartupError
+
+    try:
+        connection = find_connection(server, None, environ, profile)
+    except CommandError as error:
+        yield note("SERVER_ELSEWHERE", f"commands of this shell find no server: {error.message}", error.hint)
+        return
+    except StartupError:  # the configuration, which is told elsewhere
+        return
+    if not connection.local:
+        words = (
+            f"commands of this shell talk to {connection.url} ({connection.chosen_by}); these checks are of the home"
+        )
+        yield note("SERVER_ELSEWHERE", words, "unset TASKFORGE_SERVER TASKFORGE_PROFILE; taskforge profile list")
 
 
 def check_port(host: str, port: int, scheme: str = "http") -> Finding:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from taskforge.core.errors import NotFound, WorkflowsMoved
-from taskforge.store.protocol import LiveRuns, NewVersion, Published, VersionRow, WorkflowRow
+from taskforge.store.protocol import AppliedWorkflows, LiveRuns, NewVersion, Published, VersionRow, WorkflowRow
 from taskforge.store.sqlite.connection import Session
 from taskforge.store.sqlite.schedules import end_schedules, sync_triggers
 from taskforge.store.triggered import TriggerSpec
@@ -62,7 +62,7 @@ def delete_workflow(session: Session, name: str, now: int) -> None:
 
 def apply_workflows(
     session: Session, versions: Sequence[NewVersion], deleted: Sequence[str], expected: Mapping[str, int], now: int
-) -> list[Published]:
+) -> AppliedWorkflows:
     moved = []
     for name, version in expected.items():
         row = session.row("get_workflow", (name,))
@@ -71,13 +71,14 @@ def apply_workflows(
             moved.append({"name": name, "expected": version, "version": found})
     if moved:
         raise WorkflowsMoved.of(moved)
-    for name in deleted:
-        if session.write("delete_workflow", (name, now)):
-            sync_triggers(session, name, (), enabled=False)
-    return [
+    gone = [name for name in deleted if session.write("delete_workflow", (name, now))]
+    for name in gone:
+        sync_triggers(session, name, (), enabled=False)
+    published = [
         publish_workflow(session, new.name, new.document, new.source, new.media, new.description, now, new.triggers)
         for new in versions
     ]
+    return AppliedWorkflows(published, gone)
 
 
 def get_workflow(session: Session, name: str) -> WorkflowRow:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from taskforge.core.clock import Clock
 from taskforge.store.protocol import (
+    AppliedWorkflows,
     LiveRuns,
     NewVersion,
     Published,
@@ -122,7 +123,7 @@ class SqliteStore(RunVerbs, TriggerVerbs, ValueVerbs):
 
     async def apply_workflows(
         self, versions: Sequence[NewVersion], deleted: Sequence[str], expected: Mapping[str, int], now: int
-    ) -> list[Published]:
+    ) -> AppliedWorkflows:
         return await self._writer.submit(definitions.apply_workflows, versions, deleted, expected, now)
 
     async def get_workflow(self, name: str) -> WorkflowRow:

@@ -146,6 +146,16 @@ def _(patient: Patient) -> list[Finding]:
     return found
 
 
+@plant("KEY_CHANGING", "note")
+def _(patient: Patient) -> list[Finding]:
+    path = patient.home / "secret.key"
+    old = path.read_text().split()[0]
+    path.write_text(f"{base64.b64encode(b'another key of 32 bytes, exactly').decode()}\nprevious {old}\n")
+    found = patient.examine()
+    assert any(finding.code == "KEY_OK" for finding in found)
+    return found
+
+
 @plant("KEY_UNCHECKED", "note")
 def _(patient: Patient) -> list[Finding]:
     patient.database.write_bytes(b"")
