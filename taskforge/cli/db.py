@@ -95,7 +95,7 @@ def _say_backup(session: Session, made: dict[str, Any]) -> None:
 @db.command(
     "restore",
     examples=[
-        Example("taskforge db restore ~/.taskforge/backups/taskforge-20261123T061500Z.db"),
+        Example("taskforge db restore before-upgrade.db"),
         Example("taskforge db restore copy.db -o json"),
     ],
 )

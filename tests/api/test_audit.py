@@ -202,6 +202,21 @@ def hold(server: ServerProcess, ci: Calls) -> tuple[str, Any]:
     return "hold", {"held": False}
 
 
+def vacuum(server: ServerProcess, ci: Calls) -> tuple[str, Any]:
+    assert ci("POST", "/v1/db:vacuum")[0] == 200
+    return "db", {}
+
+
+def prune(server: ServerProcess, ci: Calls) -> tuple[str, Any]:
+    assert ci("POST", "/v1/db:prune", {"older_than": "3000d"})[0] == 200
+    return "db", {}
+
+
+def make_backup(server: ServerProcess, ci: Calls) -> tuple[str, Any]:
+    assert ci("POST", "/v1/db:backup")[0] == 201
+    return "db", {}
+
+
 def create_token(server: ServerProcess, ci: Calls) -> tuple[str, Any]:
     status, made = ci("POST", "/v1/tokens", {"name": "made", "scopes": ["run:fails"]})
     assert status == 201
@@ -239,6 +254,9 @@ STORIES: dict[str, Callable[[ServerProcess, Calls], tuple[str, Any]]] = {
     "put_var": put_var,
     "delete_var": delete_var,
     "set_hold": hold,
+    "vacuum_database": vacuum,
+    "prune_runs": prune,
+    "make_backup": make_backup,
     "create_token": create_token,
     "revoke_token": revoke_token,
 }

@@ -121,6 +121,8 @@ _WANTED_RUNS = {
 }  # fmt: skip
 # Commands to call before an example, in the same directory.
 PREPARATIONS: Mapping[str, tuple[str, ...]] = {
+    "taskforge db restore before-upgrade.db": ("taskforge db backup before-upgrade.db",),
+    "taskforge db restore copy.db -o json": ("taskforge db backup copy.db",),
     "taskforge state list uptime": ("taskforge state set uptime cursor 42",),
     "taskforge state set uptime cursor 43 --expect 42": ("taskforge state set uptime cursor 42",),
     "taskforge state delete uptime cursor": ("taskforge state set uptime cursor 42",),
