@@ -15,7 +15,7 @@ from taskforge.core.errors import Unauthorized
 
 if TYPE_CHECKING:
     from taskforge.engine.service import Service
-    from taskforge.store.protocol import TokenRow
+    from taskforge.store.values import TokenRow
 
 CONFIG = "admin"
 """How the token of the configuration is called, as it has no id and no name."""

@@ -23,10 +23,10 @@ from taskforge.store.protocol import (
     RunRow,
     StartedRun,
     Stats,
-    TokenRow,
     VersionRow,
     WorkflowRow,
 )
+from taskforge.store.values import TokenRow
 
 EVERYTHING = "*"
 """Among the names of what is held back, it stands for all workflows."""

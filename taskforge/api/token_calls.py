@@ -12,7 +12,7 @@ from taskforge.core.errors import InvalidRequest
 from taskforge.core.jsontext import dumps
 from taskforge.core.problem import Problem
 from taskforge.store.audit import name_target
-from taskforge.store.protocol import TokenRow
+from taskforge.store.values import TokenRow
 
 
 async def list_tokens(call: Call) -> Response:

@@ -150,17 +150,6 @@ class DeadLetterRow(NamedTuple):
     closed_at: int | None
 
 
-class TokenRow(NamedTuple):
-    """An API token; only its SHA-256 is stored. `scopes` is JSON text of a list."""
-
-    id: str
-    name: str
-    hash: str
-    scopes: str
-    created_at: int
-    expires_at: int | None
-
-
 class Rescued(NamedTuple):
     """What `rescue_leases` did: attempts that became LOST, runs that are free again."""
 
@@ -451,15 +440,6 @@ class Store(TriggerStore, ValueStore, AuditStore, Protocol):
 
     async def discard_dead_letter(self, id: str, now: int) -> DeadLetterRow:
         """OPEN becomes DISCARDED. Raises NotFound, DeadLetterClosed."""
-        ...
-
-    # ---- access
-
-    async def create_token(self, row: TokenRow) -> None: ...
-    async def list_tokens(self) -> list[TokenRow]: ...
-    async def find_token(self, hash: str) -> TokenRow | None: ...
-    async def revoke_token(self, id: str) -> None:
-        """Raises NotFound."""
         ...
 
     # ---- nodes and upkeep

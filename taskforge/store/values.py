@@ -1,4 +1,4 @@
-"""The store's verbs for secrets and variables: part of `store.protocol.Store`."""
+"""The store's verbs for secrets, variables and tokens: part of `store.protocol.Store`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,17 @@ class VarRow(NamedTuple):
     value: str
     created_at: int
     updated_at: int
+
+
+class TokenRow(NamedTuple):
+    """An API token; only its SHA-256 is stored. `scopes` is JSON text of a list."""
+
+    id: str
+    name: str
+    hash: str
+    scopes: str
+    created_at: int
+    expires_at: int | None
 
 
 class ValueStore(Protocol):
@@ -54,5 +65,12 @@ class ValueStore(Protocol):
         ...
 
     async def delete_var(self, name: str) -> None:
+        """Raises NotFound."""
+        ...
+
+    async def create_token(self, row: TokenRow) -> None: ...
+    async def list_tokens(self) -> list[TokenRow]: ...
+    async def find_token(self, hash: str) -> TokenRow | None: ...
+    async def revoke_token(self, id: str) -> None:
         """Raises NotFound."""
         ...

@@ -10,7 +10,7 @@ from taskforge.api.server import Api, create_api
 from taskforge.config.settings import AuthSettings, ServerSettings, Settings
 from taskforge.core.errors import NotFound
 from taskforge.engine.service import Service
-from taskforge.store.protocol import TokenRow
+from taskforge.store.values import TokenRow
 from tests.support.clock import ManualClock
 
 ADMIN = "tf_admin_0123456789"

@@ -122,7 +122,7 @@ def test_statistics_name_every_state() -> None:
     assert (shape["held"], shape["held_workflows"]) == (True, 2)
     assert set(shape) == {
         "runs", "steps", "ready_steps", "oldest_ready_s", "dead_letters", "schedules_overdue", "held", "held_workflows",
-        "db_bytes", "wal_bytes",
+        "db_bytes", "wal_bytes", "retention",
     }  # fmt: skip
 
 

@@ -78,8 +78,8 @@ def test_the_readme_has_one_single_line_that_ends_in_each_command(end: str) -> N
 
 
 def test_the_workflow_in_the_readme_is_valid(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```yaml\n(# issue-digest\.yaml\n.*?)```", README, re.DOTALL)
-    file = tmp_path / "issue-digest.yaml"
+    (example,) = re.findall(r"```yaml\n(name: nas-watch\n.*?)```", README, re.DOTALL)
+    file = tmp_path / "nas-watch.yaml"
     file.write_text(example, encoding="utf-8")
     found = subprocess.run(
         [sys.executable, "-m", "taskforge", "validate", str(file)],

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from taskforge.core.errors import NotFound
-from taskforge.store.protocol import Store, TokenRow
+from taskforge.store.protocol import Store
+from taskforge.store.values import TokenRow
 from tests.store.backends import Backend
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from taskforge.core.errors import NotFound
-from taskforge.store.protocol import TokenRow
 from taskforge.store.sqlite.connection import Session
+from taskforge.store.values import TokenRow
 
 
 def create_token(session: Session, row: TokenRow) -> None:

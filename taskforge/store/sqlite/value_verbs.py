@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from taskforge.store.audit import AuditFilter, AuditRow
-from taskforge.store.protocol import (
-    TokenRow,
-)
 from taskforge.store.sqlite import (
     audit,
     stored_values,
     tokens,
 )
 from taskforge.store.sqlite.verbs import Verbs
-from taskforge.store.values import SecretRow, VarRow
+from taskforge.store.values import SecretRow, TokenRow, VarRow
 
 
 class ValueVerbs(Verbs):
