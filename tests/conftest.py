@@ -14,3 +14,8 @@ for name in list(os.environ):
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("long", parent=hypothesis.settings.get_profile("default"), max_examples=2_000)
 hypothesis.settings.load_profile(os.environ.get("TASKFORGE_TEST_HYPOTHESIS", "default"))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than cores: many tests wait for processes and disks."""
+    return (os.cpu_count() or 1) + 1
