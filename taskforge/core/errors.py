@@ -348,11 +348,13 @@ FAILURE_CODES: dict[str, str] = {
 
 
 def refusal_codes() -> dict[str, dict[str, Any]]:
-    """Return every refusal by code: `{status, title}`; found by walking the class tree."""
+    """Return every refusal by code: `{status, title}`; found by walking the class tree. What only ends a program that
+    starts is no refusal of a call, wherever it is declared."""
     found: dict[str, dict[str, Any]] = {}
     pending: list[type[TaskForgeError]] = [TaskForgeError]
     while pending:
         kind = pending.pop()
         found[kind.code] = {"status": kind.status, "title": kind.title}
-        pending.extend(kind.__subclasses__())
+        if kind is not StartupError:
+            pending.extend(kind.__subclasses__())
     return dict(sorted(found.items()))
