@@ -95,14 +95,15 @@ def _parser(environ: Mapping[str, str]) -> Callable[[bytes, Media], Definition]:
 
 def _ask_jq(checked: Sequence[Checked]) -> list[Checked]:
     """Let jq compile what is not evaluated in process. Files without such expressions cost nothing."""
-    import asyncio
-    import logging
-
-    from taskforge.expressions.evaluator import Evaluator
     from taskforge.expressions.jq_check import jq_problems, needs_jq
 
     if not any(one.definition and needs_jq(one.definition) for one in checked):
         return list(checked)
+
+    import asyncio
+    import logging
+
+    from taskforge.expressions.evaluator import Evaluator
 
     # What asyncio remarks about a child that was gone before it looked is nothing for a person.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
