@@ -212,8 +212,8 @@ def _planned(session: Session, paths: tuple[str, ...]) -> list[Planned]:
     from taskforge.cli.checking import check_files
     from taskforge.cli.sources import find_files, read_sources
     from taskforge.core.model import TimeTrigger
-    from taskforge.engine.triggering import seed_of
     from taskforge.triggers.forecast import Planned
+    from taskforge.triggers.schedule import seed_of
 
     checked = check_files(read_sources(find_files(paths)), session.screen.environ)
     lines = [line for one in checked for line in one.error_lines()]

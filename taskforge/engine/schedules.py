@@ -19,13 +19,13 @@ from taskforge.core.jsontext import dumps, loads
 from taskforge.core.model import TimeTrigger
 from taskforge.engine.drivers import Drivers
 from taskforge.engine.starting import Pending, Starts
-from taskforge.engine.triggering import TriggerStarts, seed_of
+from taskforge.engine.triggering import TriggerStarts
 from taskforge.expressions.errors import EvaluationFailed
 from taskforge.observe.logs import get_logger
 from taskforge.store.protocol import Store
 from taskforge.store.triggered import Firing, ScheduleRow, SlotRow
 from taskforge.triggers.policy import Slot, SlotDecision, decide_slots
-from taskforge.triggers.schedule import Schedule, parse_schedule
+from taskforge.triggers.schedule import Schedule, parse_schedule, seed_of
 
 log = get_logger("schedules")
 

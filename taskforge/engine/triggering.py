@@ -11,18 +11,13 @@ from taskforge.engine.evaluation import Expressions
 from taskforge.engine.starting import Pending, StartRequest, Starts
 from taskforge.engine.values import StoredValues
 from taskforge.store.triggered import TriggerSpec
-from taskforge.triggers.schedule import Schedule
+from taskforge.triggers.schedule import Schedule, seed_of
 
 DEPTH_LIMIT: Final = 10
 """Most runs that lead to one another by webhooks and ends of runs: a circle of workflows ends here."""
 
 DEPTH_HEADER: Final = "taskforge-depth"
 """Tells a hook how many runs led to the request; sent by http steps of runs that a trigger has started."""
-
-
-def seed_of(workflow: str, trigger: str) -> str:
-    """What gives a schedule's slots their jitter."""
-    return f"{workflow}/{trigger}"
 
 
 def specs_of(plan: Plan, now: int) -> list[TriggerSpec]:

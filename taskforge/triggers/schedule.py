@@ -237,3 +237,8 @@ __all__ = [
     "ALL_WINDOW_MS", "CATCH_UPS", "KEYS", "MAX_JITTER_MS", "MIN_PERIOD_MS", "UTC", "CatchUp", "CronError", "Schedule",
     "parse_schedule", "parse_time",
 ]  # fmt: skip
+
+
+def seed_of(workflow: str, trigger: str) -> str:
+    """What gives a schedule's slots their jitter: the same wherever and whenever it is asked."""
+    return f"{workflow}/{trigger}"

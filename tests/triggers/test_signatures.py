@@ -78,8 +78,8 @@ def test_the_example_of_standard_webhooks_is_verified() -> None:
     assert (verdict.valid, verdict.delivery_id) == (True, "msg_p5jXN8AQM9LWM0D4loKWxJek")
 
 
-def test_the_example_in_the_tests_of_stripes_libraries_is_verified() -> None:
-    # stripe-dotnet and async-stripe have this event, its secret and its signature.
+def test_the_example_in_the_tests_of_a_client_library_of_stripe_is_verified() -> None:
+    # The tests of the client library async-stripe have this event, its secret and its signature.
     line = {"id": "ii_123", "object": "invoiceitem", "amount": 1000, "currency": "usd", "customer": "cus_123",
             "date": 1533204620, "description": "Test Invoice Item", "discountable": False, "invoice": "in_123",
             "livemode": False, "metadata": {}, "period": {"start": 1533204620, "end": 1533204620},
