@@ -66,24 +66,19 @@ class ForkedCli:
         pipes: dict[str, int] = {}
         streams: dict[str, int] = {}
         with contextlib.ExitStack() as opened:
+            own = opened.enter_context(_Descriptors())
             for name in ("stdout", "stderr"):
                 streams[name] = given.get(name, _CLOSED)
                 if name not in given:
-                    pipes[name], streams[name] = os.pipe()
-                    opened.callback(_close, pipes[name])
-                    opened.callback(_close, streams[name])
+                    pipes[name], streams[name] = own.pipe()
             if stdin is None:
                 streams["stdin"] = _CLOSED
             else:
-                streams["stdin"], feeding = os.pipe()
-                opened.callback(_close, streams["stdin"])
-                opened.callback(_close, feeding)
+                streams["stdin"], feeding = own.pipe()
                 if stdin:
                     threading.Thread(target=_feed, args=(os.dup(feeding), stdin), daemon=True).start()
-                os.close(feeding)
-            directory = os.open(ROOT, os.O_RDONLY) if cwd is None else cwd
-            if cwd is None:
-                opened.callback(_close, directory)
+                own.close(feeding)
+            directory = own.open(ROOT) if cwd is None else cwd
             line = opened.enter_context(socket.socket(socket.AF_UNIX))
             line.settimeout(timeout)
             line.connect(self.address)
@@ -94,13 +89,41 @@ class ForkedCli:
             line.sendmsg([len(call).to_bytes(4, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, sent)])
             line.sendall(call)
             for name in pipes:
-                os.close(streams[name])
+                own.close(streams[name])
             said = {name: _Reader(number) for name, number in pipes.items()}
             code = int(line.recv(8) or b"255")
             texts = {name: reader.text(timeout) for name, reader in said.items()}
         return subprocess.CompletedProcess(
             ["taskforge", *arguments], code, texts.get("stdout", ""), texts.get("stderr", "")
         )
+
+
+class _Descriptors:
+    """Descriptors of this call, each closed once: a number that was closed belongs to whoever opens the next file."""
+
+    def __init__(self) -> None:
+        self._open: set[int] = set()
+
+    def __enter__(self) -> _Descriptors:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number in list(self._open):
+            self.close(number)
+
+    def pipe(self) -> tuple[int, int]:
+        ends = os.pipe()
+        self._open.update(ends)
+        return ends
+
+    def open(self, path: Path) -> int:
+        number = os.open(path, os.O_RDONLY)
+        self._open.add(number)
+        return number
+
+    def close(self, number: int) -> None:
+        self._open.remove(number)
+        os.close(number)
 
 
 class _Reader:
@@ -144,11 +167,6 @@ def forked_cli(folder: Path) -> Iterator[ForkedCli]:
         assert process.stdout is not None
         process.stdout.close()
         shutil.rmtree(short)
-
-
-def _close(number: int) -> None:
-    with contextlib.suppress(OSError):
-        os.close(number)
 
 
 def _feed(number: int, content: bytes) -> None:
