@@ -25,7 +25,10 @@ FLOW = """
 name: flow
 inputs: {{type: object, properties: {{at: {{type: string, default: quick}}}}}}
 steps:
-  - {{id: first, http: {{method: POST, url: "{url}/${{{{ $input.at }}}}"}}}}
+  - id: first
+    http: {{method: POST, url: "{url}/${{{{ $input.at }}}}"}}
+    # Without jitter: a pause that happens to be 0 ms is over before the run is put aside.
+    retry: {{initial: 100ms, jitter: none}}
   - {{id: second, http: {{method: POST, url: "{url}/second"}}}}
 """
 
