@@ -221,7 +221,7 @@ def test_a_child_never_waits_for_a_place_that_an_ancestor_holds(stage: Stage) ->
 # ---- deaths
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, CrashingServer]]:
     with running_target() as target, crashing_server(tmp_path_factory.mktemp("mortal")) as server:
         stage = Stage(server, target)
