@@ -331,7 +331,7 @@ TROUBLES = [
 ]  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_whatever_happens_states_stay_legal_and_the_run_ends(data: st.DataObject) -> None:
     document = data.draw(documents())
@@ -362,7 +362,7 @@ def code_of(error: str | None) -> JSON:
     return None if error is None else error[: error.index("message")]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_a_run_that_is_rebuilt_at_any_point_ends_as_one_that_is_not(data: st.DataObject) -> None:
     """Deaths lose attempts, so that limits and effects that count them are left out where there are any."""
