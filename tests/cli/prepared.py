@@ -121,6 +121,8 @@ _WANTED_RUNS = {
 }  # fmt: skip
 # Commands to call before an example, in the same directory.
 PREPARATIONS: Mapping[str, tuple[str, ...]] = {
+    # A live table of nothing says nothing: a run has to wait.
+    "taskforge runs list --state RUNNING,WAITING --watch": ("taskforge run uptime --input hold=true",),
     "taskforge db restore before-upgrade.db": ("taskforge db backup before-upgrade.db",),
     "taskforge db restore copy.db -o json": ("taskforge db backup copy.db",),
     "taskforge state list uptime": ("taskforge state set uptime cursor 42",),
