@@ -214,10 +214,9 @@ def _files(beginning: str) -> Iterable[Candidate]:
     from pathlib import Path
 
     folder, _, name = beginning.rpartition("/")
-    above = Path(f"{folder}/" if "/" in beginning else ".").expanduser()
     try:
-        entries = sorted(above.iterdir())
-    except OSError:
+        entries = sorted(Path(f"{folder}/" if "/" in beginning else ".").expanduser().iterdir())
+    except (OSError, RuntimeError, ValueError):
         return
     for entry in entries:
         if entry.name.startswith(name) and (name or not entry.name.startswith(".")):

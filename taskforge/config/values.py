@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 Value = bool | int | float | str | tuple[str, ...]
@@ -163,7 +164,13 @@ def check_provider(text: str) -> str | None:
         good = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", argument)
         return None if good else "env needs the beginning of variables' names, such as env:TASKFORGE_SECRET_"
     if kind == FILE:
-        return None if argument and "\0" not in argument else "file needs a directory, such as file:/run/secrets"
+        if not argument or "\0" in argument:
+            return "file needs a directory, such as file:/run/secrets"
+        try:
+            Path(argument).expanduser()
+        except (RuntimeError, ValueError):
+            return f"this system knows no home directory for {argument.split('/')[0]}; write the directory out"
+        return None
     if kind == COMMAND:
         form = 'command needs a program, such as command:/usr/local/bin/secret or command:["pass", "show", "{name}"]'
         try:

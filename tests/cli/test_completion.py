@@ -205,6 +205,7 @@ def test_lines_that_make_no_sense_have_no_candidates(forked: ForkedCli, tmp_path
         ["runs", "nope", ""],
         ["version", "x", ""],
         ["run", "--nope=x"],
+        ["run", "x", "--input", "@~no-such-user/a"],
         ["--", "--", ""],
         [""] * 9,
     ):

@@ -198,7 +198,8 @@ def test_a_wrong_provider_is_refused_with_the_right_form(tmp_path: Path) -> None
         assert check_provider(text) is None
         assert len(make_providers([text], {}, tmp_path, 1)) == 1
     wrong = ["", "store:x", "env:", "env:1", "env:A-", "file:", "command:", "command:[]", 'command:["x", 1]',
-             "command:[", 'command:[""]', "vault:x", "Store", "command:" + "[" * 100_000]  # fmt: skip
+             "command:[", 'command:[""]', "file:~no-such-user/secrets",
+             "vault:x", "Store", "command:" + "[" * 100_000]  # fmt: skip
     for text in wrong:
         assert check_provider(text) is not None, text
 
