@@ -21,10 +21,12 @@ from taskforge.core.inputs import (
 )
 from taskforge.core.model import JSON
 from taskforge.core.problem import Pointer, quoted, suggest
+from taskforge.core.schema_fit import is_surely_schema, surely_fits
 from taskforge.core.schema_walk import ABSENT, KEYWORDS, resolve_reference, subschemas
 from taskforge.core.templated import describe
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_REFERENCES = frozenset(("$ref", "$dynamicRef"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +47,20 @@ def check_schema(schema: JSON) -> list[SchemaProblem]:
     if schema and not any(key in KEYWORDS for key in schema):
         message = "must be a JSON Schema; none of its keys is a keyword of JSON Schema"
         return [SchemaProblem((), message, "write the fields under properties: {type: object, properties: {…}}")]
-    found = list(_check_meta(schema))
+    found = [] if is_surely_schema(schema) else list(_check_meta(schema))
     for pointer, inner in subschemas(schema, ()):
         found += _check_one(schema, pointer, inner)
     if not any(not problem.is_warning for problem in found):
         found += _check_defaults(schema)
-        if any(problem.message == ENDLESS for problem in check_input(schema, apply_defaults(schema))):
+        if _has_references(schema) and any(
+            problem.message == ENDLESS for problem in check_input(schema, apply_defaults(schema))
+        ):
             found.append(SchemaProblem((), "the schema refers to itself without end"))
     return found
+
+
+def _has_references(schema: JSON) -> bool:
+    return any(isinstance(inner, dict) and inner.keys() & _REFERENCES for _, inner in subschemas(schema, ()))
 
 
 def _check_meta(schema: dict[str, JSON]) -> Iterator[SchemaProblem]:
@@ -100,14 +108,15 @@ def _check_reference(root: dict[str, JSON], pointer: Pointer, reference: str) ->
 def _check_defaults(schema: dict[str, JSON]) -> list[SchemaProblem]:
     """Every default must fit the schema that it stands in."""
     found: list[SchemaProblem] = []
-    validator = validator_of(schema)
     budget.fill(None)
     for pointer, inner in subschemas(schema, ()):
         if not isinstance(inner, dict) or "default" not in inner:
             continue
         try:
             filled = fill_defaults(schema, inner, copy.deepcopy(inner["default"]), 0)
-            error = next(validator.evolve(schema=inner).iter_errors(filled), None)
+            if surely_fits(inner, filled):
+                continue
+            error = next(validator_of(schema).evolve(schema=inner).iter_errors(filled), None)
         except (RecursionError, TooMuch, ArithmeticError, ValueError):
             continue
         if error is not None:

@@ -17,6 +17,7 @@ from taskforge.core.input_patterns import MATCHED_LENGTH
 from taskforge.core.jsontext import dumps
 from taskforge.core.model import JSON
 from taskforge.core.problem import Problem, format_path, quoted, suggest
+from taskforge.core.schema_fit import surely_fits
 from taskforge.core.schema_walk import ABSENT, resolve_reference
 from taskforge.core.templated import describe
 
@@ -54,6 +55,9 @@ def apply_defaults(schema: JSON, value: JSON = ABSENT) -> JSON:
 
 def check_input(schema: JSON, value: JSON) -> list[Problem]:
     """Return why the value does not fit, each with its path (`input.repo`); at most 50."""
+    if surely_fits(schema, value):
+        return []
+
     from jsonschema.exceptions import SchemaError
     from referencing.exceptions import Unresolvable
 

@@ -46,7 +46,7 @@ def is_condition(value: object) -> bool:
 class StepConfig(BaseModel):
     """Base of config models: strict types, no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=False)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 def resolve(model: type[M], value: object) -> M:

@@ -38,7 +38,7 @@ class Branch(StepConfig):
 
 
 class SwitchConfig(RootModel[list[Branch]]):
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, defer_build=True)
 
     root: list[Branch] = Field(min_length=1)
 
