@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taskforge.api.grants import ALL, Grants
 from taskforge.api.route import Scope
 from taskforge.core.clock import Clock
 from taskforge.core.errors import Unauthorized
+from taskforge.core.record import dataclass
 
 if TYPE_CHECKING:
     from taskforge.engine.service import Service

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -12,6 +12,7 @@ from starlette.responses import Response
 from taskforge.api.auth import Authenticator, Principal
 from taskforge.config.settings import Settings
 from taskforge.core.clock import Clock
+from taskforge.core.record import dataclass
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from taskforge.api.route import Scope
+from taskforge.core.record import dataclass
 
 SCOPE_PATTERN: Final = r"^(read|run|write|admin)(:[a-z0-9][a-z0-9-]{0,62})?$"
 """A word of a token's scopes: `run` for everything, `run:uptime` for one workflow."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 from taskforge.core.errors import TaskForgeError
+from taskforge.core.record import dataclass
 
 if TYPE_CHECKING:
     from starlette.responses import Response

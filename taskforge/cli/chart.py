@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from taskforge.cli.timeline import failure
 from taskforge.cli.tree import nested, outline
 from taskforge.core.clock import from_rfc3339
 from taskforge.core.durations import format_duration
+from taskforge.core.record import dataclass
 
 What = Literal["block", "pause", "wait", "succeeded", "running", "wrong"]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from taskforge.cli.sources import Media, Source
 from taskforge.core.problem import Problem, format_path, format_problem, quoted, suggest
+from taskforge.core.record import dataclass
 
 if TYPE_CHECKING:
     from taskforge.core.definition import Definition

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from taskforge.cli.command import Example, Session, command, pass_session
 from taskforge.cli.failure import CommandError, Exit
 from taskforge.cli.render import Paint
 from taskforge.cli.sources import Source, find_files, read_sources
+from taskforge.core.record import dataclass
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NamedTuple
 
 from taskforge.cli.tree import kind_of
+from taskforge.core.record import dataclass
 
 START, END = "(start)", "(end)"
 """No step has such an id."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
 from taskforge.cli.failure import CommandError, Exit
 from taskforge.cli.run_input import read_stdin
+from taskforge.core.record import dataclass
 
 SUFFIXES = (".yaml", ".yml", ".json")
 IGNORE_FILE = ".taskforgeignore"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NamedTuple
 
 from taskforge.cli.render import Cell, Paint, fit_cells, state
@@ -13,6 +13,7 @@ from taskforge.cli.timeline import TERMINAL
 from taskforge.cli.tree import Place
 from taskforge.core.clock import from_rfc3339
 from taskforge.core.durations import format_duration
+from taskforge.core.record import dataclass
 
 _IN_LOOP = re.compile(r"(.*)\[(\d+)\]\.[^.\[\]]+")
 _ENDED = frozenset({"SUCCEEDED", "FAILED", "SKIPPED", "CANCELLED"})

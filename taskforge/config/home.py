@@ -8,13 +8,13 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from taskforge.config.reading import CONFIG_FILE
 from taskforge.config.settings import rules
 from taskforge.config.values import Value, shown
 from taskforge.core.errors import StartupError
+from taskforge.core.record import dataclass
 
 KEY_FILE = "secret.key"
 DATABASE_FILE = "taskforge.db"

@@ -10,11 +10,11 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from taskforge.core.errors import StartupError
+from taskforge.core.record import dataclass
 
 PID_FILE = "serve.pid"
 _TRIES = 10

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
+
+from taskforge.core.record import dataclass
 
 _BLANK = re.compile(r"[ \t]*")
 _SKIP = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")

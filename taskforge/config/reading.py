@@ -6,13 +6,13 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from taskforge.config.settings import SECTIONS, Settings, rules
 from taskforge.config.values import Value, shown
 from taskforge.core.errors import StartupError
+from taskforge.core.record import dataclass
 
 CONFIG_FILE = "config.toml"
 _PREFIX = "TASKFORGE_"

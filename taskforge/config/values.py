@@ -6,9 +6,10 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from taskforge.core.record import dataclass
 
 Value = bool | int | float | str | tuple[str, ...]
 Check = Callable[[str], str | None]

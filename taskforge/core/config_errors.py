@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import typing
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, RootModel, ValidationError
 
 from taskforge.core.findings import with_suggestion
 from taskforge.core.problem import Pointer, quoted, suggest
+from taskforge.core.record import dataclass
 from taskforge.core.templated import describe
 
 _TYPES = {

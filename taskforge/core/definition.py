@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from taskforge.core.definition_notify import Notification, read_notify
@@ -42,6 +41,7 @@ from taskforge.core.model import (
     WebhookTrigger,
 )
 from taskforge.core.problem import InvalidDocument, Pointer, Problem, format_path
+from taskforge.core.record import dataclass
 from taskforge.core.scope import BEFORE, Scope, names_of
 from taskforge.core.source import DocumentLimits
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,6 +11,7 @@ from taskforge.core.definition_read import Node, Reading, Use, is_whole
 from taskforge.core.kind import Kind
 from taskforge.core.model import JSON, Evaluation, Template
 from taskforge.core.problem import Pointer
+from taskforge.core.record import dataclass
 
 _ONE_WHOLE = "a condition must be one whole ${{ … }}, true or false"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -13,6 +12,7 @@ from taskforge.core.definition_read import Reading, Use, check_mapping
 from taskforge.core.findings import with_suggestion
 from taskforge.core.model import JSON, Evaluation, Retry, Step
 from taskforge.core.problem import Pointer, quoted, suggest
+from taskforge.core.record import dataclass
 from taskforge.core.states import RunState
 from taskforge.core.templated import AnyJSON, Plain, Scalar, StepConfig, Templated, describe
 

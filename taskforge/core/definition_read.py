@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from taskforge.core.durations import format_duration, parse_duration
@@ -12,6 +12,7 @@ from taskforge.core.findings import Findings
 from taskforge.core.kind import BlockSource, Kinds
 from taskforge.core.model import JSON, Evaluation, Step, Template
 from taskforge.core.problem import Pointer, quoted
+from taskforge.core.record import dataclass
 from taskforge.core.templated import describe, has_expression, is_condition
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")

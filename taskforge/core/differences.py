@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from taskforge.core.definition import in_order
@@ -16,6 +15,7 @@ from taskforge.core.jsontext import dumps
 from taskforge.core.model import JSON
 from taskforge.core.outline import Outline, StepAt, outline
 from taskforge.core.problem import Pointer
+from taskforge.core.record import dataclass
 
 Change = Literal["added", "removed", "moved", "changed"]
 

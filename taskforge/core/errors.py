@@ -7,10 +7,10 @@ about why a step or a run failed, stored with it and shown by the API.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from taskforge.core.problem import Problem
+from taskforge.core.record import dataclass
 
 
 class TaskForgeError(Exception):

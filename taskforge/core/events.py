@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from taskforge.core.kind import Suspended
 from taskforge.core.model import JSON, AttemptFailure, Prepared
+from taskforge.core.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +20,7 @@ from taskforge.core.inputs import (
 )
 from taskforge.core.model import JSON
 from taskforge.core.problem import Pointer, quoted, suggest
+from taskforge.core.record import dataclass
 from taskforge.core.schema_fit import is_surely_schema, surely_fits
 from taskforge.core.schema_walk import ABSENT, KEYWORDS, resolve_reference, subschemas
 from taskforge.core.templated import describe

@@ -8,7 +8,6 @@ steps).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel
@@ -16,6 +15,7 @@ from pydantic import BaseModel
 from taskforge.core.errors import Failure
 from taskforge.core.model import JSON, AttemptFailure, Prepared
 from taskforge.core.problem import Pointer
+from taskforge.core.record import dataclass
 
 if TYPE_CHECKING:
     from taskforge.core.config_errors import ConfigProblem

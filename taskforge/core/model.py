@@ -7,10 +7,11 @@ module of `steps/`), its checked config and the expressions to evaluate when its
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from taskforge.core.errors import Failure
+from taskforge.core.record import dataclass
 from taskforge.core.verify_config import VerifyConfig
 
 if TYPE_CHECKING:

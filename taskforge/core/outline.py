@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from taskforge.core.definition_read import HANDLERS
 from taskforge.core.definition_steps import STEP_KEYS
 from taskforge.core.model import JSON
 from taskforge.core.problem import Pointer
+from taskforge.core.record import dataclass
 
 LISTS = ("steps", "on_failure", "finally")
 """The keys of a document that hold steps."""

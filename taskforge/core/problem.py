@@ -6,8 +6,9 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from taskforge.core.record import dataclass
 
 Pointer = tuple[str | int, ...]
 

@@ -6,10 +6,10 @@ A decision is one of the past (from the journal) or one that holds now. Failures
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from taskforge.core.errors import FAILURE_CODES
+from taskforge.core.record import dataclass
 
 SLOT_CODES: dict[str, str] = {
     "SLOT_FAILED": "the slot's run could not be started: its input did not fit, or could not be evaluated",

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from taskforge.core.kind import ControlKind
 from taskforge.core.model import Plan, Step
 from taskforge.core.progress import AGAIN, ASIDE, Progress
+from taskforge.core.record import dataclass
 from taskforge.core.snapshot import StepRun
 from taskforge.core.states import StepState
 

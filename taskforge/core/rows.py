@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from taskforge.core.errors import Failure
 from taskforge.core.jsontext import JsonError, dumps
 from taskforge.core.model import JSON, Prepared, RateLimit
+from taskforge.core.record import dataclass
 from taskforge.core.snapshot import Changes, Frame, RunRecord, RunSnapshot, StepRecord, StepRun
 from taskforge.core.states import RUN_TRANSITIONS, STEP_TRANSITIONS, RunState, StepState
 

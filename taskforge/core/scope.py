@@ -7,12 +7,13 @@ within it alone; handlers see every step.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from taskforge.core.definition_read import HANDLERS, Node, Use, Zone
 from taskforge.core.findings import Findings, with_suggestion
 from taskforge.core.model import Name
 from taskforge.core.problem import Pointer, quoted, suggest
+from taskforge.core.record import dataclass
 from taskforge.core.scope_places import Place, Spot, why_not
 
 ROOTS = ("input", "vars", "secrets", "trigger", "run", "steps", "now", "state")

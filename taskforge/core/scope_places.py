@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from taskforge.core.definition_read import HANDLERS, Node, Zone
 from taskforge.core.problem import quoted
+from taskforge.core.record import dataclass
 
 _IN_LOOP = "inside a loop; it is visible only there"
 

@@ -6,11 +6,12 @@ snapshot is thrown away and loaded again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NamedTuple
 
 from taskforge.core.errors import Failure
 from taskforge.core.model import JSON, Plan, Step
+from taskforge.core.record import dataclass
 from taskforge.core.states import RUN_TERMINAL, STEP_TERMINAL, RunState, StepState
 
 

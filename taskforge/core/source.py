@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from taskforge.core.problem import InvalidDocument, Pointer, Problem, format_path
+from taskforge.core.record import dataclass
 
 MAX_PROBLEMS = 100
 SURROGATE = re.compile("[\ud800-\udfff]")

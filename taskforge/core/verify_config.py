@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from taskforge.core.durations import format_duration, parse_duration
 from taskforge.core.problem import quoted, suggest
+from taskforge.core.record import dataclass
 
 SCHEMES: Final = ("none", "token", "basic", "github", "stripe", "slack", "standard", "hmac")
 ALGORITHMS: Final = ("sha1", "sha256", "sha512")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from ruamel.yaml.error import MarkedYAMLError
@@ -19,6 +18,7 @@ from ruamel.yaml.events import (
 )
 
 from taskforge.core.problem import InvalidDocument, Pointer, quoted
+from taskforge.core.record import dataclass
 from taskforge.core.source import SURROGATE, DocumentLimits, Findings, Node, SourceText, Style
 from taskforge.core.yaml_messages import QUOTE_IT, explain, syntax_hint
 from taskforge.core.yaml_scanner import YamlSyntax, yaml_events

@@ -7,9 +7,9 @@ function, lazy as jq is, so that what jq would not evaluate is not evaluated her
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from taskforge.core.model import JSON
+from taskforge.core.record import dataclass
 from taskforge.expressions import nodes, semantics
 from taskforge.expressions.errors import TooBig
 from taskforge.expressions.nodes import Node

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from taskforge.core.model import JSON
+from taskforge.core.record import dataclass
 from taskforge.expressions import closures, functions, nodes, semantics
 from taskforge.expressions.closures import Code, Fuel, One, Operation, Variables
 from taskforge.expressions.errors import EvaluationFailed, ExpressionSyntaxError, TooBig

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from taskforge.core.record import dataclass
 
 EXPRESSION_ERROR = "EXPRESSION_ERROR"
 EXPRESSION_TIMEOUT = "EXPRESSION_TIMEOUT"

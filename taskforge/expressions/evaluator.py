@@ -15,7 +15,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,7 @@ import orjson
 from taskforge.core import jsontext
 from taskforge.core.jsontext import JsonError
 from taskforge.core.model import JSON
+from taskforge.core.record import dataclass
 from taskforge.expressions import worker
 from taskforge.expressions.errors import (
     EXPRESSION_ERROR,

@@ -8,8 +8,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
+
+from taskforge.core.record import dataclass
 
 _START_SECONDS = 20.0
 """A child that has not said that it is ready by then is given up; a loaded machine may need a while."""

@@ -6,8 +6,9 @@ calls are collected while parsing, so the tree is not needed to find them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from taskforge.core.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

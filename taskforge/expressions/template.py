@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from taskforge.core import jsontext
 from taskforge.core.model import JSON
 from taskforge.core.problem import format_path, quoted, suggest
+from taskforge.core.record import dataclass
 from taskforge.expressions.errors import EXPRESSION_ERROR, EXPRESSION_TOO_LARGE, EvaluationFailed, ExpressionSyntaxError
 from taskforge.expressions.nodes import Name
 from taskforge.expressions.nodes import Program as Syntax

@@ -10,9 +10,10 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
+
+from taskforge.core.record import dataclass
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -12,6 +12,7 @@ from taskforge.core.errors import Failure
 from taskforge.core.kind import BlockSource, ControlKind
 from taskforge.core.model import JSON
 from taskforge.core.progress import Progress
+from taskforge.core.record import dataclass
 from taskforge.core.snapshot import Frame, StepRun
 from taskforge.core.templated import (
     EXPRESSION_SCHEMA,

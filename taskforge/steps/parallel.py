@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from pydantic import Field, GetJsonSchemaHandler, model_validator
@@ -15,6 +15,7 @@ from taskforge.core.errors import Failure
 from taskforge.core.kind import BlockSource, ControlKind
 from taskforge.core.model import JSON, Step
 from taskforge.core.progress import AGAIN, Progress
+from taskforge.core.record import dataclass
 from taskforge.core.snapshot import Frame, StepRun
 from taskforge.core.states import StepState
 from taskforge.core.templated import StepConfig, StepList, describe

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, NamedTuple, Protocol
 
 from taskforge.core.jsontext import dumps
+from taskforge.core.record import dataclass
 
 DONE: Final = "DONE"
 """The outcome of a change that was made; else it is the code of the refusal."""

@@ -24,10 +24,11 @@ JSON columns come and go as text; times are milliseconds UTC.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
+from taskforge.core.record import dataclass
 from taskforge.core.snapshot import AttemptRecord, Changes, RunRecord, SignalRecord, StepRecord
 from taskforge.store.audit import AuditStore
 from taskforge.store.triggered import NewRun as NewRun

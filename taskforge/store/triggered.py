@@ -17,9 +17,9 @@ taken away in the transaction that starts that workflow's run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
+from taskforge.core.record import dataclass
 from taskforge.core.snapshot import Changes
 
 TIMES: Final = ("cron", "at", "timezone", "start", "end")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import MAXYEAR, UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
 from itertools import islice, takewhile
@@ -17,6 +17,7 @@ from typing import Final
 
 from cronsim import CronSim, CronSimError
 
+from taskforge.core.record import dataclass
 from taskforge.triggers.cron_fields import CronError, Fields, read_fields
 from taskforge.triggers.zones import get_zone, to_local, to_ms
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from taskforge.core.problem import quoted, suggest
+from taskforge.core.record import dataclass
 
 MAX_TEXT: Final = 200
 """Characters of an expression; nothing sensible is longer."""

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, timedelta, tzinfo
 from itertools import count, islice
 from typing import Any, Final
 
 from taskforge.core.clock import to_rfc3339
+from taskforge.core.record import dataclass
 from taskforge.triggers.policy import decide_slots
 from taskforge.triggers.schedule import Schedule
 from taskforge.triggers.zones import to_local, to_ms

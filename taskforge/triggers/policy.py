@@ -7,10 +7,10 @@ cursor never goes back: so no slot is decided twice, whatever the clock does.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from taskforge.core.record import dataclass
 from taskforge.triggers.schedule import Schedule
 
 ON_TIME_MS: Final = 10_000

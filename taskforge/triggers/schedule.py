@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from hashlib import blake2b
 from itertools import islice, takewhile
@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, cast
 
 from taskforge.core.durations import parse_duration
 from taskforge.core.problem import quoted
+from taskforge.core.record import dataclass
 from taskforge.triggers.cron import LATEST_MS, Cron, parse_cron, place_local
 from taskforge.triggers.cron_fields import CronError
 from taskforge.triggers.zones import get_zone, to_ms

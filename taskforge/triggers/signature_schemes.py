@@ -7,11 +7,11 @@ import binascii
 import hmac
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from taskforge.core.durations import format_duration
 from taskforge.core.problem import quoted
+from taskforge.core.record import dataclass
 from taskforge.core.verify_config import VerifyConfig
 
 _DIGITS = re.compile(r"[0-9]{1,15}", re.ASCII)

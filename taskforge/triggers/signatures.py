@@ -7,9 +7,9 @@ bytes, against the one text that the scheme's own signer would have written: no 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from taskforge.core.jsontext import JsonError, loads
+from taskforge.core.record import dataclass
 from taskforge.core.verify_config import VerifyConfig, parse_verify
 from taskforge.triggers.signature_schemes import SCHEMES, Refused, Seen
 
