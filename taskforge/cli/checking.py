@@ -96,9 +96,9 @@ def _parser(environ: Mapping[str, str]) -> Callable[[bytes, Media], Definition]:
 
 def _ask_jq(checked: Sequence[Checked]) -> list[Checked]:
     """Let jq compile what is not evaluated in process. Files without such expressions cost nothing."""
-    from taskforge.expressions.jq_check import jq_problems, needs_jq
+    from taskforge.expressions.jq_check import jq_agrees, jq_problems
 
-    if not any(one.definition and needs_jq(one.definition) for one in checked):
+    if jq_agrees(one.definition for one in checked if one.definition):
         return list(checked)
 
     import asyncio
