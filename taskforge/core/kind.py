@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from pydantic import BaseModel
-
 from taskforge.core.errors import Failure
 from taskforge.core.model import JSON, AttemptFailure, Prepared
 from taskforge.core.problem import Pointer
 from taskforge.core.record import dataclass
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from taskforge.core.config_errors import ConfigProblem
     from taskforge.core.progress import Progress
     from taskforge.core.snapshot import Frame, StepRun

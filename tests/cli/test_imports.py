@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from taskforge.cli.command import Group
 from taskforge.cli.reference import entries
 from tests.cli.prepared import World, sample
+from tests.support.server import clean_environ
 
 _HTTP = {"httpx2", "httpcore2", "h11", "anyio", "ssl"}
 _HEAVY = _HTTP | {
@@ -22,15 +24,15 @@ _HEAVY = _HTTP | {
     "ruamel", "sqlite3", "starlette", "textual", "uvicorn", "uvloop",
 }  # fmt: skip
 _DOCUMENT = {"ruamel"}  # reads a workflow's YAML
-_CHECKING = _DOCUMENT | {"annotated_types", "asyncio", "attr", "jsonschema", "pydantic", "pydantic_core", "referencing",
-                         "ssl"}  # fmt: skip
+# Checks a document: with neither jsonschema nor a jq child, as long as nothing unusual stands in it.
+_CHECKING = _DOCUMENT | {"annotated_types", "pydantic", "pydantic_core"}
 # Works on the home's own database, as the server does.
-_DATABASE = {"annotated_types", "apsw", "asyncio", "cryptography", "pydantic", "pydantic_core"}
+_DATABASE = {"apsw", "asyncio", "cryptography"}
 # What a command needs besides HTTP. A command that is not here gets by with HTTP alone.
 _NEEDED = {
     "taskforge apply": _CHECKING,
     "taskforge validate": _CHECKING,
-    "taskforge schedule simulate": _CHECKING | {"cryptography"},  # decides with the server's own code
+    "taskforge schedule simulate": _CHECKING,
     "taskforge schedule next": _DOCUMENT,
     "taskforge runs show": _DOCUMENT,
     "taskforge runs timeline": _DOCUMENT,
@@ -61,6 +63,19 @@ code = run_command_line(json.loads(sys.argv[1]))
 names = set(sys.modules)
 print(json.dumps({"code": code, "names": sorted(names)}), file=sys.stderr)
 """
+_TELL_MODELS = """
+import json, sys
+from taskforge.cli.main import run_command_line
+assert run_command_line(["validate", sys.argv[1]]) == 0
+from taskforge.core.templated import StepConfig
+pending, built = [StepConfig], []
+while pending:
+    model = pending.pop()
+    pending += model.__subclasses__()
+    if model is not StepConfig and model.__pydantic_complete__:
+        built.append(model.__name__)
+print(json.dumps(built), file=sys.stderr)
+"""
 
 
 def imported(world: World, arguments: list[str], line: str) -> set[str]:
@@ -81,6 +96,15 @@ def test_a_command_imports_what_it_needs_only(world: World, path: str) -> None:
     assert {name.partition(".")[0] for name in names} & _HEAVY <= allowed
     if not allowed & {"pydantic", "apsw"}:
         assert [name for name in names if name.startswith(_OF_THE_SERVER)] == []
+
+
+def test_a_model_is_built_for_the_kinds_only_that_a_document_has(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text("name: one\nsteps: [{id: look, http: {url: 'http://example.com/'}}]\n")
+    done = subprocess.run(
+        [sys.executable, "-c", _TELL_MODELS, str(tmp_path / "one.yaml")],
+        env=clean_environ(tmp_path), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stderr.splitlines()[-1]) == ["HttpConfig"]
 
 
 def test_help_imports_nothing_but_the_command_itself(world: World) -> None:
