@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from taskforge.config.values import Rule, Value, check_host, check_provider, check_range, check_token, check_url
+from taskforge.core.record import dataclass
 
 _T = TypeVar("_T", bound=Value)
 _MIB = 1024 * 1024
@@ -22,15 +23,28 @@ def _setting(default: _T, doc: str, **rule: Any) -> _T:
     return field(default=default, repr=not declared.secret, metadata={"rule": declared})
 
 
+class _Fixed:
+    """Settings stay as they were read: an assignment is an error, at run time too."""
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: object) -> None:
+            if hasattr(self, name):
+                raise dataclasses.FrozenInstanceError(f"the setting {name} cannot be changed")
+            object.__setattr__(self, name, value)
+
+
 @dataclass(frozen=True, slots=True)
-class AuthSettings:
+class AuthSettings(_Fixed):
     token: str = _setting(
         "", "The administrator's token; whoever has it may do everything.", check=check_token, secret=True
     )
 
 
 @dataclass(frozen=True, slots=True)
-class ServerSettings:
+class ServerSettings(_Fixed):
     host: str = _setting("127.0.0.1", "Address to listen on.", check=check_host)
     port: int = _setting(7788, "Port to listen on; 0 takes a free one.", low=0, high=65_535)
     allowed_hosts: tuple[str, ...] = _setting(
@@ -48,7 +62,7 @@ class ServerSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class EngineSettings:
+class EngineSettings(_Fixed):
     max_attempts_in_flight: int = _setting(64, "Attempts that run at the same time.", low=1, high=10_000)
     lease_seconds: float = _setting(
         30.0, "How long an attempt may go without renewal before it counts as lost.", low=1, high=3600
@@ -60,14 +74,14 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class ExpressionSettings:
+class ExpressionSettings(_Fixed):
     timeout_seconds: float = _setting(1.0, "Longest evaluation of one expression.", low=0.01, high=60)
     memory_mib: int = _setting(512, "Memory of one evaluator process.", low=64, high=65_536)
     children: int = _setting(2, "Evaluator processes; they start when first needed.", low=2, high=64)
 
 
 @dataclass(frozen=True, slots=True)
-class LimitSettings:
+class LimitSettings(_Fixed):
     document_bytes: int = _setting(256 * 1024, "Largest workflow document.", low=1024, high=16 * _MIB)
     steps: int = _setting(500, "Most steps in a workflow.", low=1, high=10_000)
     nesting: int = _setting(10, "Deepest nesting of steps.", low=1, high=50)
@@ -84,7 +98,7 @@ class LimitSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class InboxSettings:
+class InboxSettings(_Fixed):
     keep_days: float = _setting(
         30.0, "How long webhook deliveries are kept; a delivery id starts one run within it.", low=1, high=3650
     )
@@ -92,7 +106,7 @@ class InboxSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class RetentionSettings:
+class RetentionSettings(_Fixed):
     runs_days: float = _setting(90.0, "How long runs are kept after their end; 0: for ever.", low=0, high=3650)
     runs_count: int = _setting(0, "Ended runs that are kept, the newest; 0: any number.", low=0, high=1_000_000_000)
     home_mib: int = _setting(
@@ -106,7 +120,7 @@ class RetentionSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class HttpSettings:
+class HttpSettings(_Fixed):
     connect_timeout_seconds: float = _setting(
         10.0, "Longest wait for a connection of an http step.", low=0.01, high=600
     )
@@ -121,7 +135,7 @@ class HttpSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class EgressSettings:
+class EgressSettings(_Fixed):
     allow_loopback: bool = _setting(True, "May http steps reach this machine (127.0.0.0/8, ::1)?")
     allow_private: bool = _setting(True, "May http steps reach private networks (10.0.0.0/8, 192.168.0.0/16, …)?")
     allow_self: bool = _setting(False, "May http steps reach this server itself?")
@@ -134,7 +148,7 @@ class EgressSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class SecretsSettings:
+class SecretsSettings(_Fixed):
     providers: tuple[str, ...] = _setting(
         ("store",),
         "Where $secrets come from, in order: store, env:PREFIX, file:DIRECTORY, command:PROGRAM.",
@@ -150,12 +164,12 @@ class SecretsSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditSettings:
+class AuditSettings(_Fixed):
     keep_days: float = _setting(365.0, "How long entries of the audit log are kept.", low=1, high=36_500)
 
 
 @dataclass(frozen=True, slots=True)
-class LogSettings:
+class LogSettings(_Fixed):
     level: str = _setting("info", "Least severe entry that is written.", choices=("debug", "info", "warning", "error"))
     format: str = _setting(
         "auto",
@@ -185,7 +199,7 @@ SECTIONS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(_Fixed):
     """What the program runs with. `sources` names where each setting that is no default came from, by `section.key`."""
 
     home: Path

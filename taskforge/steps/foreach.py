@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from taskforge.core.errors import Failure
 from taskforge.core.kind import BlockSource, ControlKind
 from taskforge.core.model import JSON
-from taskforge.core.progress import Progress
 from taskforge.core.record import dataclass
-from taskforge.core.snapshot import Frame, StepRun
 from taskforge.core.templated import (
     EXPRESSION_SCHEMA,
     Plain,
@@ -24,6 +22,10 @@ from taskforge.core.templated import (
     is_condition,
 )
 from taskforge.steps.resolving import InvalidConfig, resolve_config
+
+if TYPE_CHECKING:
+    from taskforge.core.progress import Progress
+    from taskforge.core.snapshot import Frame, StepRun
 
 MAX_PARALLEL = 1_000
 """The largest window. A decision looks at every item that is under way."""

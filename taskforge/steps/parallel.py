@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
@@ -14,11 +14,13 @@ from pydantic_core import CoreSchema, PydanticCustomError
 from taskforge.core.errors import Failure
 from taskforge.core.kind import BlockSource, ControlKind
 from taskforge.core.model import JSON, Step
-from taskforge.core.progress import AGAIN, Progress
 from taskforge.core.record import dataclass
-from taskforge.core.snapshot import Frame, StepRun
 from taskforge.core.states import StepState
 from taskforge.core.templated import StepConfig, StepList, describe
+
+if TYPE_CHECKING:
+    from taskforge.core.progress import Progress
+    from taskforge.core.snapshot import Frame, StepRun
 
 _Met = Literal["met", "failed"]
 
@@ -109,6 +111,8 @@ class ParallelKind(ControlKind):
         self._start(decision, at, _answer(memory, id, "met" if failure is None else "failed"))
 
     def resume(self, decision: Progress, at: StepRun) -> None:
+        from taskforge.core.progress import AGAIN
+
         memory = at.memory = _memory_of(at)
         prefix = at.prefixes[-1]
         rows = {id: row for id in memory.steps if (row := decision.find(prefix + id)) is not None}

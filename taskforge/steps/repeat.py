@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -13,10 +13,12 @@ from taskforge.core.jsontext import dumps
 from taskforge.core.kind import BlockSource, ControlKind
 from taskforge.core.model import JSON, Prepared
 from taskforge.core.problem import Pointer
-from taskforge.core.progress import Progress
-from taskforge.core.snapshot import Frame, StepRun
 from taskforge.core.templated import DURATION_SCHEMA, Condition, Plain, StepConfig, StepList, Templated
 from taskforge.steps.resolving import InvalidConfig, resolve_config
+
+if TYPE_CHECKING:
+    from taskforge.core.progress import Progress
+    from taskforge.core.snapshot import Frame, StepRun
 
 MAX_ITERATIONS = 10_000
 DEFAULT_ITERATIONS = 100

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, Field, RootModel, model_validator
 from pydantic_core import PydanticCustomError
@@ -11,9 +11,11 @@ from taskforge.core.errors import Failure
 from taskforge.core.kind import BlockSource, ControlKind
 from taskforge.core.model import JSON
 from taskforge.core.problem import Pointer
-from taskforge.core.progress import Progress
-from taskforge.core.snapshot import Frame, StepRun
 from taskforge.core.templated import Condition, StepConfig, StepList
+
+if TYPE_CHECKING:
+    from taskforge.core.progress import Progress
+    from taskforge.core.snapshot import Frame, StepRun
 
 _FORM = "a branch is {when: …, steps: […]}; the last one may be {else: […]}"
 

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -18,10 +18,12 @@ from taskforge.core.errors import Failure
 from taskforge.core.input_schema import check_schema
 from taskforge.core.kind import BlockSource, ControlKind, resume_signal
 from taskforge.core.model import JSON, Plan, Step
-from taskforge.core.progress import Progress
-from taskforge.core.snapshot import Frame, StepRun
 from taskforge.core.templated import AnyJSON, Duration, Plain, StepConfig, StepList, Templated, describe
 from taskforge.steps.resolving import InvalidConfig, resolve_config
+
+if TYPE_CHECKING:
+    from taskforge.core.progress import Progress
+    from taskforge.core.snapshot import Frame, StepRun
 
 DEFAULT_TIMEOUT_MS = 30 * 86_400_000
 """How long a wait for a signal lasts that says nothing else."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -10,10 +10,12 @@ from taskforge.core.definition_read import NAME
 from taskforge.core.errors import Failure
 from taskforge.core.kind import ActionFailed, ActionKind, AttemptContext, Suspended, child_signal
 from taskforge.core.model import JSON, AttemptFailure
-from taskforge.core.progress import Progress
-from taskforge.core.snapshot import StepRun
 from taskforge.core.templated import AnyJSON, Plain, StepConfig, Templated, describe
 from taskforge.steps.resolving import InvalidConfig, resolve_config
+
+if TYPE_CHECKING:
+    from taskforge.core.progress import Progress
+    from taskforge.core.snapshot import StepRun
 
 LOOK_AGAIN_MS = 86_400_000
 """After how long a step is looked at that waits for its child: a net, for the child tells of its end."""
