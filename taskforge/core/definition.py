@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from taskforge.core.definition_notify import Notification, read_notify
 from taskforge.core.definition_policies import MAX_PRIORITY, check_number, read_concurrency, read_retry
 from taskforge.core.definition_read import (
     NAME,
@@ -44,6 +43,9 @@ from taskforge.core.problem import InvalidDocument, Pointer, Problem, format_pat
 from taskforge.core.record import dataclass
 from taskforge.core.scope import BEFORE, Scope, names_of
 from taskforge.core.source import DocumentLimits
+
+if TYPE_CHECKING:
+    from taskforge.core.definition_notify import Notification
 
 __all__ = ["Definition", "DefinitionLimits", "PlacedExpression", "load_plan", "parse_definition"]
 
@@ -175,7 +177,7 @@ def _read_document(reading: Reading, value: JSON) -> Plan | None:
         _read_steps(reading, steps, value),
         _read_handlers(reading, steps, value, "on_failure"),
         _read_handlers(reading, steps, value, "finally"),
-        read_notify(reading, value.get("notify"), steps.ids, steps.next_order, _plain(retry)),
+        _read_messages(reading, steps, value, retry),
         reading.template(("output",), value["output"], "output") if "output" in value else None,
         *_read_concurrency(reading, value.get("concurrency")),
     )
@@ -184,6 +186,16 @@ def _read_document(reading: Reading, value: JSON) -> Plan | None:
     visible = _check_names(reading, scope, parts, retry.get("when")) if reading.strict else set()
     triggers = read_triggers(reading, value.get("triggers"), inputs, scope, visible, value.get("name"))
     return _make_plan(reading, value, parts, inputs, triggers)
+
+
+def _read_messages(
+    reading: Reading, steps: StepReader, value: dict[str, Any], retry: dict[str, Any]
+) -> list[Notification]:
+    if value.get("notify") is None:
+        return []
+    from taskforge.core.definition_notify import read_notify  # few documents have messages
+
+    return read_notify(reading, value["notify"], steps.ids, steps.next_order, _plain(retry))
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ def jq_agrees(definitions: Iterable[Definition]) -> bool:
     """Return True only where jq compiles every program. For short-lived processes: a fork of this one, which gives up
     what it does not need as jq children do, costs a seventh of a child. What is wrong, `jq_problems` says.
     """
-    programs = list(_programs(definitions).items())
+    programs = _programs(definitions)
     if not programs:
         return True
     if not hasattr(os, "fork") or threading.active_count() > 1:
@@ -49,7 +49,9 @@ def jq_agrees(definitions: Iterable[Definition]) -> bool:
     if pid == 0:
         agrees = False
         with contextlib.suppress(BaseException):
-            agrees = worker.compile_all(programs, _SECONDS, _MEMORY_BYTES)
+            agrees = worker.compile_all(
+                list(programs), sorted({name for names in programs.values() for name in names}), _SECONDS, _MEMORY_BYTES
+            )
         os._exit(0 if agrees else 1)
     return os.waitpid(pid, 0)[1] == 0
 
