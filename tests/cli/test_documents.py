@@ -125,3 +125,16 @@ def test_prune_takes_a_directory_that_has_workflows(folder: Path, environ: dict[
     (tmp_path / "empty").mkdir()
     assert run_cli("apply", str(folder / "greet.yaml"), "--prune", environ=environ).returncode == 2
     assert run_cli("apply", str(tmp_path / "empty"), "--prune", environ=environ).returncode == 2
+
+
+def test_what_only_jq_refuses_is_told_at_its_place(tmp_path: Path, environ: dict[str, str]) -> None:
+    steps = "steps: [{id: a, transform: '${{ [range(3)] }}'}, {id: b, transform: '${{ range(2) | %s }}'}]"
+    (tmp_path / "good.yaml").write_text("name: good\n" + steps % "{(.): 1} | length")
+    (tmp_path / "wrong.yaml").write_text("name: wrong\n" + steps % "{(1): 2}")
+    done = run_cli("validate", str(tmp_path / "good.yaml"), environ=environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = run_cli("validate", str(tmp_path), environ=environ)
+    assert (done.returncode, done.stdout) == (2, "")
+    place, summary = done.stderr.splitlines()
+    assert re.fullmatch(r".*wrong\.yaml:2:\d+: Cannot use number \(1\) as object key", place)
+    assert summary == "error: 1 error in 1 of 2 files"
