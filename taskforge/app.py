@@ -423,7 +423,7 @@ def _collect_less() -> None:
     """Leave what the start has made out of every garbage collection, and collect more rarely: a run makes hundreds of
     short-lived objects and hardly any cycle (docs/performance.md)."""
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    gc.set_threshold(100_000, 20, 20)
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from taskforge.api.route import Route
     from taskforge.engine.service import Service
     from taskforge.store.audit import AuditEntry
+
+
+LOST = "taskforge.lost"
+"""Key of a scope: what is called when the connection is lost, where the protocol tells."""
 
 
 @dataclass(slots=True)
@@ -82,8 +88,21 @@ class Call(Request):
         headers = self.scope["headers"]
         return len(headers) != len(self._fields) and sum(key == name for key, _ in headers) > 1
 
-    async def until_gone(self) -> None:
-        """Return when the client has gone away. The body has been read before."""
+    def leaving(self, tell: Callable[[], None]) -> Callable[[], None]:
+        """Have `tell` called when the client goes away; the body has been read before. Returns what takes that back."""
+        lost: set[Callable[[], None]] | None = self.scope.get(LOST)
+        if lost is not None:
+            lost.add(tell)
+            return lambda: lost.discard(tell)
+        gone = asyncio.ensure_future(self._until_gone())
+        gone.add_done_callback(lambda done: None if done.cancelled() else tell())
+
+        def stay() -> None:
+            gone.cancel()
+
+        return stay
+
+    async def _until_gone(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
             pass
 

@@ -7,10 +7,12 @@ Imported only where httptools is there.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from taskforge.api.call import LOST
 from taskforge.api.problems import MEDIA_TYPE, problem_body
 from taskforge.core.errors import HeadTooLarge, MalformedRequest, RequestTimeout, TaskForgeError
 from taskforge.core.jsontext import dump_bytes
@@ -32,6 +34,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._timer: asyncio.TimerHandle | None = None
         self._cycles: list[Any] = []
+        self._lost: set[Callable[[], None]] = set()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -47,6 +50,9 @@ class GuardedProtocol(HttpToolsProtocol):
                 cycle.message_event.set()
         self._cycles.clear()
         self.pipeline.clear()
+        for tell in tuple(self._lost):
+            tell()
+        self._lost.clear()
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
@@ -67,6 +73,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._stop_waiting()
+        cast("dict[str, Any]", self.scope)[LOST] = self._lost
         super().on_headers_complete()
         self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete]
         self._cycles.append(self.cycle)

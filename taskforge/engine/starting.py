@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from taskforge.core import events as ev
@@ -22,8 +22,7 @@ from taskforge.engine.plans import Plans
 from taskforge.store.protocol import NewRun, StartedRun, Store, WorkflowRow
 
 
-@dataclass(frozen=True, slots=True)
-class StartRequest:
+class StartRequest(NamedTuple):
     """What somebody asks to be started. `input` None stands for `{}`; `parent` see `NewRun.parent`."""
 
     workflow: str
@@ -265,7 +264,7 @@ class Starts:
 def _of_batch(request: StartRequest, index: int, input: JSON) -> StartRequest:
     """The start of one run of a batch. Its key is the batch's with its place, behind a character that no key has."""
     key = None if request.idempotency_key is None else f"{request.idempotency_key}\x1f{index}"
-    return replace(request, input=input, idempotency_key=key)
+    return request._replace(input=input, idempotency_key=key)
 
 
 def _request_hash(request: StartRequest) -> str | None:

@@ -58,11 +58,23 @@ def _for_rows(one: str, count: int) -> str:
 
 class Session:
     """A connection with the named statements. `counts` gathers what the running verb adds to the statistics; `sources`
-    are the workflows whose ends start runs, where that is known (only the writing connection asks)."""
+    are the workflows whose ends start runs, where that is known (only the writing connection asks). One that is
+    `inline_only` reads no large values (`store.sqlite.large`)."""
 
-    __slots__ = ("changes", "conn", "counts", "execute", "executemany", "last_insert_rowid", "sources", "sql")
+    __slots__ = (
+        "changes",
+        "conn",
+        "counts",
+        "execute",
+        "executemany",
+        "inline_only",
+        "last_insert_rowid",
+        "sources",
+        "sql",
+    )
 
     def __init__(self, conn: apsw.Connection, sql: Mapping[str, str]) -> None:
+        self.inline_only = False
         self.conn = conn
         self.sql = sql
         self.execute = conn.execute
@@ -91,8 +103,8 @@ class Session:
         return self.changes()
 
     def insert(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Insert rows by a statement that ends in `VALUES (…)`, several at a time: fewer statements, and each lets go of
-        the interpreter."""
+        """Insert rows by a statement that ends in `VALUES (…)`, several at a time: there are fewer statements, and each
+        lets go of the interpreter."""
         one = self.sql[name]
         start, left = 0, len(rows)
         while left:

@@ -96,9 +96,7 @@ def _numbers(session: Session, workflow: str, count: int) -> int:
     return number
 
 
-def _run_row(
-    new: NewRun, number: int, changes: Changes, large: Encoded | None, told: int | None
-) -> tuple[Any, ...]:
+def _run_row(new: NewRun, number: int, changes: Changes, large: Encoded | None, told: int | None) -> tuple[Any, ...]:
     run = changes.run
     input: str | None = new.input
     trigger: str | None = new.trigger
@@ -117,9 +115,7 @@ def _run_row(
     )  # fmt: skip
 
 
-def _begun(
-    session: Session, new: NewRun, key: int, number: int, changes: Changes, large: Encoded | None
-) -> StartedRun:
+def _begun(session: Session, new: NewRun, key: int, number: int, changes: Changes, large: Encoded | None) -> StartedRun:
     """Write what only few runs have when they begin, and what the run means for others."""
     _write_rest(session, key, changes, large)
     run, due_at = changes.run, None
