@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from functools import lru_cache
 from typing import Final, Protocol
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -36,41 +37,38 @@ class _Parsing(Protocol):
 
 
 class Answer:
-    """What is known so far. `max_bytes` bounds the decoded body.
+    """What is known of an answer so far. `max_bytes` bounds the decoded body.
 
     With `follow`, a redirect is over when its head is there: its body is of no use to anybody.
     """
 
-    __slots__ = (
-        "_data", "_head_only", "_idle", "_interim", "_limit", "_max_bytes", "_parser", "_size", "_trailers", "_unended",
-        "_until_end", "_waiter", "coding", "complete", "failure", "follow", "headers", "heard", "keep", "raw_headers",
-        "status",
-    )  # fmt: skip
+    # Defaults of the class: most hold for most answers, and setting them all for each would cost time.
+    coding: str | None = None
+    complete = False
+    """The whole answer is there, or as much of it as is wanted."""
+    failure: Broken | None = None
+    heard = False
+    """Whether anything came since this was last set to False."""
+    keep = False
+    """Whether the connection can carry another request."""
+    status = 0
+    headers: dict[str, str]
+
+    _data: bytes | bytearray = b""
+    _idle = 0
+    _interim = False
+    _size = 0
+    _trailers = 0
+    _unended = 0
+    _until_end = False
+    _waiter: asyncio.Future[None] | None = None
 
     def __init__(self, method: str, max_bytes: int, *, follow: bool = False) -> None:
-        self._data: bytes | bytearray = b""
         self._head_only = method == "HEAD"
-        self._idle = 0
-        self._interim = False
         self._limit = self._max_bytes = max_bytes
-        self._size = 0
-        self._trailers = 0
-        self._unended = 0
-        self._until_end = False
-        self._waiter: asyncio.Future[None] | None = None
-        self.coding: str | None = None
-        self.complete = False
-        """The whole answer is there, or as much of it as is wanted."""
-        self.failure: Broken | None = None
         self.follow = follow
         """Before the head: whether redirects are followed. After it: whether this is one."""
-        self.headers: dict[str, str] = {}
-        self.heard = False
-        """Whether anything came since this was last set to False."""
-        self.keep = False
-        """Whether the connection can carry another request."""
         self.raw_headers: list[tuple[bytes, bytes]] = []
-        self.status = 0
         self._parser: _Parsing | None = self._new_parser()
 
     def _new_parser(self) -> _Parsing:
@@ -250,14 +248,13 @@ class Answer:
         if self.failure is not None:
             raise self.failure
 
-    async def body(self) -> bytes:
-        """The whole body, decoded."""
-        await self.more()
-        if self.coding is not None and not self.follow:
-            return await self._decoded(self.coding)
+    @property
+    def plain(self) -> bytes:
+        """The body as it came."""
         return bytes(self._data)
 
-    async def _decoded(self, coding: str) -> bytes:
+    async def decoded(self, coding: str) -> bytes:
+        """The body without its `coding`, decoded as it comes in. Broken as `more`, and for what cannot be decoded."""
         inflater = Inflater(coding)
         decoded = bytearray()
         unyielded = 0
@@ -287,12 +284,17 @@ def header_texts(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
     """Headers as a Response has them: bytes are read as UTF-8, else as Latin-1."""
     found: dict[str, str] = {}
     for name, data in raw:
-        key = name.decode("latin-1").lower()
+        key = _key(name)
         value = _text(data)
         if key in found:
             value = f"{found[key]}{chr(10) if key == 'set-cookie' else ', '}{value}"
         found[key] = value
     return found
+
+
+@lru_cache(maxsize=512)
+def _key(name: bytes) -> str:
+    return name.decode("latin-1").lower()
 
 
 def _text(data: bytes) -> str:

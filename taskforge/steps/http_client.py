@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 _METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+_DEFAULT_NAMES = frozenset({"host", "user-agent", "accept", "accept-encoding"})
 
 
 class HttpClient:
@@ -67,11 +68,12 @@ class HttpClient:
     ) -> None:
         self._connect_timeout_ms = connect_timeout_ms
         self._max_redirects = max_redirects
-        self._defaults = (
-            ("User-Agent", f"User-Agent: {user_agent}"),
-            ("Accept", "Accept: */*"),
-            ("Accept-Encoding", "Accept-Encoding: gzip, deflate"),
-        )
+        self._defaults = {
+            "User-Agent": f"User-Agent: {user_agent}\r\n",
+            "Accept": "Accept: */*\r\n",
+            "Accept-Encoding": "Accept-Encoding: gzip, deflate\r\n",
+        }
+        self._all_defaults = "".join(self._defaults.values())
         self._policy = policy
         self._lookup = lookup
         self._dns_timeout_s = dns_timeout_ms / 1000
@@ -139,53 +141,64 @@ class HttpClient:
         limit = self._max_redirects if request.max_redirects is None else request.max_redirects
         seen: set[tuple[str, str]] = set()
         while True:
+            target = target_of(hop.url)
             answer = Answer(hop.method, request.max_bytes, follow=limit > 0)
             try:
-                body = await self._exchange(hop, request, flight, answer)
+                body = await self._exchange(hop, target, request, flight, answer)
             except Broken as broken:
                 # `from None`: what led here may hold more than `where`.
                 raise broken.failure(hop.where, flight) from None
             if not answer.follow:
                 duration_ms = round((loop.time() - started) * 1000)
-                return Response(answer.status, answer.headers, body, duration_ms, str(hop.url), len(seen))
+                return Response(answer.status, answer.headers, body, duration_ms, target.url, len(seen))
             flight.answered = True
-            seen.add((hop.method, str(hop.url)))
+            seen.add((hop.method, target.url))
             hop = next_hop(hop, answer.status, answer.locations())
             if len(seen) > limit or (hop.method, str(hop.url)) in seen:
                 raise _too_many(hop, limit, len(seen))
 
-    async def _exchange(self, hop: Hop, request: Request, flight: Flight, answer: Answer) -> bytes:
+    async def _exchange(self, hop: Hop, target: Target, request: Request, flight: Flight, answer: Answer) -> bytes:
         """Send one request and return its answer's body. Broken says why there is none."""
-        pool, target = self._pool, target_of(hop.url)
+        pool = self._pool
         assert pool is not None
         flight.connecting = True
         connect_s = (request.connect_timeout_ms or self._connect_timeout_ms) / 1000
-        connection = await pool.acquire(target.origin, connect_s, fresh=request.fresh)
+        connection = pool.take(target.origin, fresh=request.fresh)
+        if connection is None:
+            connection = await pool.open(target.origin, connect_s, fresh=request.fresh)
         try:
             connection.begin(answer, self._head(hop, target, fresh=request.fresh), hop.body)
             flight.connecting = False
             if request.read_timeout_ms is not None:
                 connection.watch(request.read_timeout_ms / 1000)
-            return await answer.body()
+            await answer.more()
+            if answer.coding is None or answer.follow:
+                return answer.plain
+            return await answer.decoded(answer.coding)
         finally:
             reuse = connection.detach() and answer.complete and answer.keep and not request.fresh
             pool.give_back(connection, reuse=reuse)
 
     def _head(self, hop: Hop, target: Target, *, fresh: bool) -> bytes:
         headers, body = hop.headers, hop.body
-        lines = [f"{hop.method} {target.path} HTTP/1.1"]
-        if "Host" not in headers:
-            lines.append(f"Host: {target.host}")
-        lines += [line for name, line in self._defaults if name not in headers]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
+        head = f"{hop.method} {target.path} HTTP/1.1\r\n"
+        if _DEFAULT_NAMES.isdisjoint(map(str.lower, headers)):
+            head += target.host_line + self._all_defaults
+        else:
+            if "Host" not in headers:
+                head += target.host_line
+            for name, line in self._defaults.items():
+                if name not in headers:
+                    head += line
+        for name, value in headers.items():
+            head += f"{name}: {value}\r\n"
         if body is not None:
-            lines.append(f"Content-Length: {len(body)}")
+            head += f"Content-Length: {len(body)}\r\n"
         elif hop.method in _METHODS_WITH_BODY:
-            lines.append("Content-Length: 0")
+            head += "Content-Length: 0\r\n"
         if fresh:
-            lines.append("Connection: close")
-        lines.append("\r\n")
-        return "\r\n".join(lines).encode()
+            head += "Connection: close\r\n"
+        return (head + "\r\n").encode()
 
 
 def _too_many(hop: Hop, limit: int, hops: int) -> HttpFailure:
@@ -194,15 +207,17 @@ def _too_many(hop: Hop, limit: int, hops: int) -> HttpFailure:
 
 
 class Target(NamedTuple):
-    """What of a URL goes onto the wire."""
+    """A URL as it is needed: whole, and in the parts that go onto the wire."""
 
+    url: str
     origin: Origin
     path: str
-    host: str
+    host_line: str
 
 
 @lru_cache(maxsize=1024)
 def target_of(url: URL) -> Target:
     host, port = url.raw_host, url.port
     assert host is not None and port is not None
-    return Target(Origin(url.scheme == "https", host, port), url.raw_path_qs, url.host_port_subcomponent or host)
+    origin = Origin(url.scheme == "https", host, port)
+    return Target(str(url), origin, url.raw_path_qs, f"Host: {url.host_port_subcomponent}\r\n")

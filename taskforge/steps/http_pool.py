@@ -1,7 +1,7 @@
 """Connections that are kept, and how many there may be.
 
-A request has a place from `acquire` to `give_back`. Places are limited for each origin and over all; who finds none
-waits, in order. Open connections are never more than places: an idle one makes room for a new one.
+A request has a place from `take` or `open` to `give_back`. Places are limited for each origin and over all; who finds
+none waits, in order. Open connections are never more than places: an idle one makes room for a new one.
 """
 
 from __future__ import annotations
@@ -47,13 +47,25 @@ class Pool:
         self._idle = 0
         self._hosts: dict[Origin, _Host] = {}
         self._open: set[Connection] = set()
+        self._waiting = 0
         self._waits = 0
         self._sweeper: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Future[None] | None = None
         self.closed = False
 
-    async def acquire(self, origin: Origin, connect_s: float, *, fresh: bool) -> Connection:
-        """Take an idle connection, or make one; a new one where `fresh`. Waits for a place where there is none.
+    def take(self, origin: Origin, *, fresh: bool) -> Connection | None:
+        """Take a place and an idle connection with it, where both are there and none waits for them."""
+        host = self._hosts.get(origin)
+        if fresh or host is None or not host.idle or host.waiting or self._is_full(host):
+            return None
+        connection = self._kept(host)
+        if connection is not None:
+            host.active += 1
+            self._active += 1
+        return connection
+
+    async def open(self, origin: Origin, connect_s: float, *, fresh: bool) -> Connection:
+        """Take a place, waiting where there is none, and make a connection; not `fresh`, an idle one will do.
 
         Broken where no connection could be made, or the pool was closed.
         """
@@ -117,6 +129,7 @@ class Pool:
                 if not waiter.done():
                     waiter.set_exception(_closed())
             host.waiting.clear()
+        self._waiting = 0
         for connection in list(self._open):
             connection.fail(_closed())
         if self._open:
@@ -133,11 +146,13 @@ class Pool:
             raise _closed()
         waiter = self._loop.create_future()
         self._waits += 1
+        self._waiting += 1
         host.waiting[waiter] = self._waits
         try:
             await waiter
         except asyncio.CancelledError:
-            host.waiting.pop(waiter, None)
+            if host.waiting.pop(waiter, None) is not None:
+                self._waiting -= 1
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self._free(host)  # the place had just been given: it goes to the next
             else:
@@ -152,7 +167,7 @@ class Pool:
 
     def _grant(self) -> None:
         """Give free places to who has waited longest among those whose origin has room."""
-        while not 0 < self._max_connections <= self._active:
+        while self._waiting and not 0 < self._max_connections <= self._active:
             first: _Host | None = None
             oldest = 0
             for host in self._hosts.values():
@@ -163,6 +178,7 @@ class Pool:
             if first is None:
                 return
             waiter, _ = first.waiting.popitem(last=False)
+            self._waiting -= 1
             if not waiter.done():
                 first.active += 1
                 self._active += 1

@@ -62,7 +62,7 @@ class Request:
     fresh: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hop:
     """One request on the wire, checked. `headers` hold what the user set, and nothing of HTTP's framing."""
 

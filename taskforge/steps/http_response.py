@@ -21,7 +21,7 @@ _CHARSETS: Final = re.compile(
 _SECONDS: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Response:
     """An answer. Header names are lower case; repeated headers are joined with `, `, Set-Cookie with a line break.
 
