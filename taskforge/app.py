@@ -22,7 +22,8 @@ from typing import Any, Literal
 import uvicorn
 
 from taskforge import __version__
-from taskforge.api.server import create_api, http_protocol
+from taskforge.api.connection import GuardedProtocol
+from taskforge.api.server import create_api
 from taskforge.config import Settings, create_home, load_settings
 from taskforge.config.home import DATABASE_FILE, LOG_FILE
 from taskforge.config.lock import HomeLock
@@ -340,7 +341,7 @@ class _Web(uvicorn.Server):
                 app,
                 log_config=None,
                 access_log=False,
-                http=http_protocol(),
+                http=GuardedProtocol,
                 ws="none",
                 lifespan="off",
                 server_header=False,
