@@ -1,7 +1,6 @@
 """What uvicorn leaves open on a connection: how large a request's head may be, and how long it may take to arrive.
 
 Without these an endless header fills the memory and a slow one holds a connection for ever, both without a token.
-Imported only where httptools is there.
 """
 
 from __future__ import annotations

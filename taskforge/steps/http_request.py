@@ -14,8 +14,6 @@ from yarl import URL
 from taskforge.security.egress import literal_address
 from taskforge.steps.http_failure import HttpFailure, refused
 
-REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-
 _METHOD: Final = re.compile(r"[A-Za-z][A-Za-z0-9!#$%&'*+.^_`|~-]{0,31}")
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _BAD_VALUE: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
@@ -64,7 +62,7 @@ class Request:
     fresh: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hop:
     """One request on the wire, checked. `headers` hold what the user set, and nothing of HTTP's framing."""
 

@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 
 from taskforge.api import connection
-from taskforge.api.server import http_protocol
+from taskforge.api.connection import GuardedProtocol
 from tests.api.gate import make_gate
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
@@ -22,7 +22,7 @@ GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 async def listening() -> AsyncIterator[int]:
     """The gate behind the guarded protocol on a free port."""
     app, _, _ = make_gate()
-    config = uvicorn.Config(app, http=http_protocol(), ws="none", lifespan="off", log_config=None, access_log=False)
+    config = uvicorn.Config(app, http=GuardedProtocol, ws="none", lifespan="off", log_config=None, access_log=False)
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
