@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 LOST = "taskforge.lost"
 """Key of a scope: what is called when the connection is lost, where the protocol tells."""
 
+JOINED = "taskforge.joined"
+"""Key of a scope: the connection's transport, where it can hold back what is written (`hold`, `let_go`)."""
+
 
 @dataclass(slots=True)
 class Context:
@@ -117,6 +120,17 @@ class JsonResponse(Response):
         self.raw_headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         if location is not None:
             self.raw_headers.append((b"location", location.encode()))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        joined = scope.get(JOINED)
+        if joined is not None:
+            joined.hold()
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": self.body})
+        finally:
+            if joined is not None:
+                joined.let_go()
 
 
 def json_response(value: Any, status: int = 200, location: str | None = None) -> Response:

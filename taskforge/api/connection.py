@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from taskforge.api.call import LOST
+from taskforge.api.call import JOINED, LOST
 from taskforge.api.problems import MEDIA_TYPE, problem_body
 from taskforge.core.errors import HeadTooLarge, MalformedRequest, RequestTimeout, TaskForgeError
 from taskforge.core.jsontext import dump_bytes
@@ -22,6 +22,38 @@ HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 15.0
 
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
+
+
+class JoinedTransport:
+    """A transport that can hold back what is written: uvicorn writes the head and the body of an answer by themselves,
+    and each write is a call of the kernel here and a wake-up there."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._held: list[bytes] | None = None
+
+    def hold(self) -> None:
+        """Keep what is written from now on."""
+        self._held = []
+
+    def let_go(self) -> None:
+        """Write at once what was kept."""
+        held, self._held = self._held, None
+        if held:
+            self._transport.write(b"".join(held))
+
+    def write(self, data: bytes) -> None:
+        if self._held is None:
+            self._transport.write(data)
+        else:
+            self._held.append(data)
+
+    def close(self) -> None:
+        self.let_go()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -37,6 +69,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._joined = JoinedTransport(transport)
+        self.transport = cast(asyncio.Transport, self._joined)
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -72,7 +106,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._stop_waiting()
-        cast("dict[str, Any]", self.scope)[LOST] = self._lost
+        cast("dict[str, Any]", self.scope).update({LOST: self._lost, JOINED: self._joined})
         super().on_headers_complete()
         self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete]
         self._cycles.append(self.cycle)

@@ -185,6 +185,10 @@ class ActionKind(Kind):
         """Return the bound of one attempt for this evaluated config, or None for the configured default."""
         return None
 
+    def keeps_time(self, value: JSON) -> bool:
+        """Return whether `run` ends by itself at that bound, with an error of its own."""
+        return False
+
     async def run(self, value: JSON, context: AttemptContext) -> JSON | Suspended:
         """Carry out one attempt with the evaluated config; return the output or raise ActionFailed."""
         raise TypeError(f"{type(self).__name__} must define run()")
