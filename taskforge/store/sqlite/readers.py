@@ -78,24 +78,31 @@ class Readers:
         session: Session | None = None
         try:
             while (job := self._queue.get()) is not None:
-                read, args, future = job
-                if future.cancelled():
-                    continue
-                result: Any = None
-                error: BaseException | None = None
-                try:
-                    if session is None:
-                        session = self._connect()
-                    result = self._read(session, read, args)
-                except apsw.Error as raised:
-                    error = translate(raised, session.conn if session else None, self._path)
-                except BaseException as raised:
-                    error = raised
-                self._tell(future, result, error)
+                session = self._answer(session, *job)
+                del job  # or the last answer would stay in memory until the next question comes
         finally:
             if session is not None:
                 with contextlib.suppress(apsw.Error):
                     session.conn.close()
+
+    def _answer(
+        self, session: Session | None, read: Callable[..., Any], args: tuple[Any, ...], future: asyncio.Future[Any]
+    ) -> Session | None:
+        """Read, and tell. Returns the connection, made when it is first needed."""
+        if future.cancelled():
+            return session
+        result: Any = None
+        error: BaseException | None = None
+        try:
+            if session is None:
+                session = self._connect()
+            result = self._read(session, read, args)
+        except apsw.Error as raised:
+            error = translate(raised, session.conn if session else None, self._path)
+        except BaseException as raised:
+            error = raised
+        self._tell(future, result, error)
+        return session
 
     @staticmethod
     def _read(session: Session, read: Callable[..., T], args: tuple[Any, ...]) -> T:
