@@ -51,6 +51,9 @@ class Pending(NamedTuple):
         return self.new, self.changes
 
 
+_AT_ONCE = 64
+"""Runs of a batch that are decided before others get their turn."""
+
 _PAUSE_S = 1.0
 """Pause before the store is asked again whether it has stored a run whose caller has gone away."""
 
@@ -144,8 +147,12 @@ class Starts:
                 problems += [_inside(problem, f"inputs[{index}]") for problem in error.problems]
         if problems:
             raise InvalidInput("inputs do not fit the workflow; none of the runs was started", problems=problems)
-        decided = [(new, driver, driver.begin()) for new, driver in pairs]
+        decided: list[tuple[NewRun, Driver, Changes]] = []
         try:
+            for new, driver in pairs:
+                decided.append((new, driver, driver.begin()))
+                if len(decided) % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
             started = await self._store.start_runs([(new, changes) for new, _, changes in decided])
         except BaseException as error:
             for _, driver, changes in decided:

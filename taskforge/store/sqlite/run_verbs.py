@@ -28,7 +28,7 @@ from taskforge.store.sqlite import (
 )
 from taskforge.store.sqlite.connection import Session
 from taskforge.store.sqlite.large import Encoded, NotInline
-from taskforge.store.sqlite.verbs import SHORT, Verbs, journal_of
+from taskforge.store.sqlite.verbs import SHORT, SHORT_BATCH, Verbs, journal_of
 
 Apply = Callable[[Session, Changes, str | None, Encoded | None], int | None]
 
@@ -46,7 +46,11 @@ class RunVerbs(Verbs):
 
     async def start_runs(self, runs_: Sequence[tuple[NewRun, Changes]]) -> list[StartedRun]:
         work = [(new, changes, journal_of(changes), await self._encode(changes, new)) for new, changes in runs_]
-        return await self._writer.enqueue(runs.start_runs, work)
+        is_short = (
+            all(large is None for _, _, _, large in work)
+            and sum(len(changes.steps) for _, changes, _, _ in work) <= SHORT_BATCH
+        )
+        return await self._writer.enqueue(runs.start_runs, work, is_short=is_short)
 
     async def advance_run(self, changes: Changes) -> int | None:
         return await self._apply(changes)
