@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from functools import lru_cache
 from typing import Final, Protocol
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from taskforge.steps.http_coding import PIECE, Inflater, coding_of
 from taskforge.steps.http_failure import Broken
+from taskforge.steps.http_response import header_text, header_texts
 
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 HEADER_LINE_BYTES: Final = 16_384
@@ -174,11 +174,13 @@ class Answer:
             self.keep = parser.should_keep_alive()
             self.complete = True
             return
-        self._measure(headers)
         if self.follow:
             self.follow = self.complete = self._leads_on()
+            if self.complete:
+                return
+        self._measure(headers)
         length = headers.get("content-length")
-        if length is not None and int(length) > self._max_bytes and not self.complete:
+        if length is not None and int(length) > self._max_bytes:
             self._stop(too_large(self._max_bytes))
 
     def _measure(self, headers: dict[str, str]) -> None:
@@ -238,7 +240,7 @@ class Answer:
 
     def locations(self) -> list[str]:
         """The `Location` headers, as they came."""
-        return [_text(value) for name, value in self.raw_headers if name.lower() == b"location"]
+        return [header_text(value) for name, value in self.raw_headers if name.lower() == b"location"]
 
     async def more(self) -> None:
         """Wait until the answer is over, or a piece of a coded body is there. Broken says what went wrong."""
@@ -278,30 +280,6 @@ class Answer:
         if not inflater.complete:
             raise _half()
         return bytes(decoded)
-
-
-def header_texts(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Headers as a Response has them: bytes are read as UTF-8, else as Latin-1."""
-    found: dict[str, str] = {}
-    for name, data in raw:
-        key = _key(name)
-        value = _text(data)
-        if key in found:
-            value = f"{found[key]}{chr(10) if key == 'set-cookie' else ', '}{value}"
-        found[key] = value
-    return found
-
-
-@lru_cache(maxsize=512)
-def _key(name: bytes) -> str:
-    return name.decode("latin-1").lower()
-
-
-def _text(data: bytes) -> str:
-    try:
-        return data.decode().strip(" \t")
-    except UnicodeDecodeError:
-        return data.decode("latin-1").strip(" \t")
 
 
 def reset() -> Broken:
