@@ -57,6 +57,9 @@ class Answer:
     _data: bytes | bytearray = b""
     _idle = 0
     _interim = False
+    _over = False
+    _parser: _Parsing | None = None
+    """Made when something comes: a request that waits costs less memory."""
     _size = 0
     _trailers = 0
     _unended = 0
@@ -69,7 +72,6 @@ class Answer:
         self.follow = follow
         """Before the head: whether redirects are followed. After it: whether this is one."""
         self.raw_headers: list[tuple[bytes, bytes]] = []
-        self._parser: _Parsing | None = self._new_parser()
 
     def _new_parser(self) -> _Parsing:
         parser = HttpResponseParser(self)
@@ -81,10 +83,12 @@ class Answer:
 
     def feed(self, data: bytes) -> bool:
         """Take bytes from the connection. Returns whether the answer is over, well or not."""
-        parser = self._parser
-        if parser is None:
+        if self._over:
             self.keep = False
             return True
+        parser = self._parser
+        if parser is None:
+            parser = self._parser = self._new_parser()
         size, lines = self._size, len(self.raw_headers)
         self.heard = True
         try:
@@ -94,7 +98,7 @@ class Answer:
             if not self.complete and self.failure is None:
                 self.failure = _invalid(str(error))
         if self.complete or self.failure is not None:
-            self._over()
+            self._finish()
             return True
         if self._size == size:
             self._idle += len(data)
@@ -109,25 +113,26 @@ class Answer:
 
     def end(self, *, broken: bool) -> None:
         """The connection ended: `broken`, or in order."""
-        if self._parser is None:
+        if self._over:
             return
         self.keep = False
         if self.status < 200:
             self.fail(reset())
         elif self._until_end and not broken:
             self.complete = True
-            self._over()
+            self._finish()
         else:
             self.fail(_half())
 
     def fail(self, failure: Broken) -> bool:
-        if self._parser is not None:
+        if not self._over:
             self.keep = False
             self.failure = failure
-            self._over()
+            self._finish()
         return True
 
-    def _over(self) -> None:
+    def _finish(self) -> None:
+        self._over = True
         self._parser = None  # which holds this object
         self._wake()
 
