@@ -138,8 +138,12 @@ class Answer:
 
     def _wake(self) -> None:
         waiter = self._waiter
-        if waiter is not None and not waiter.done():
+        if waiter is None or waiter.done():
+            return
+        if self.failure is None:
             waiter.set_result(None)
+        else:
+            waiter.set_exception(self.failure)
 
     # ---- what the parser calls
 
@@ -247,13 +251,15 @@ class Answer:
         """The `Location` headers, as they came."""
         return [header_text(value) for name, value in self.raw_headers if name.lower() == b"location"]
 
-    async def more(self) -> None:
-        """Wait until the answer is over, or a piece of a coded body is there. Broken says what went wrong."""
-        if not self.complete and self.failure is None:
-            waiter = self._waiter = asyncio.get_running_loop().create_future()
-            await waiter
-        if self.failure is not None:
-            raise self.failure
+    def more(self) -> asyncio.Future[None]:
+        """Wait until the answer is over, or a piece of a coded body is there. Broken says what went wrong.
+
+        A future and no coroutine: many requests wait at the same time, and each coroutine has its memory.
+        """
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        if self._over:
+            self._wake()
+        return waiter
 
     @property
     def plain(self) -> bytes:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from taskforge.security.egress import EgressPolicy
-from taskforge.steps.http_client import HttpClient, HttpFailure, Request
+from taskforge.steps.http_client import HttpClient, HttpFailure, Request, target_of
+from taskforge.steps.http_request import first_hop
 from tests.steps.test_http_client_egress import certificate
 from tests.support.raw_server import Peer, Received, raw_server
 
@@ -152,6 +156,18 @@ async def test_tls_connections_are_kept_and_carry_large_bodies(tmp_path: Path) -
             await client.request(Request("POST", server.url(), body=bytes(size)))
         assert server.connections == 1
     assert [len(got.body) for got in server.requests] == [1, 5_000_000, 1]
+
+
+@given(st.sampled_from(["http://h/", "http://h?", "http://", "HTTPS://h:1/a?b#"]), st.text(max_size=20))
+def test_no_url_writes_more_than_a_target_and_a_host(start: str, text: str) -> None:
+    try:
+        hop = first_hop(Request("GET", start + text, query=[(text, text)]))
+    except HttpFailure as failure:
+        assert failure.code == "INVALID_URL"
+        return
+    target = target_of(hop.url)
+    assert re.fullmatch(r"/[!-~]*", target.path)
+    assert re.fullmatch(r"Host: [!-~]+\r\n", target.host_line)
 
 
 Scenario = Callable[[HttpClient], Coroutine[Any, Any, None]]
