@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskforge.security.egress import EgressPolicy
@@ -158,6 +158,7 @@ async def test_tls_connections_are_kept_and_carry_large_bodies(tmp_path: Path) -
     assert [len(got.body) for got in server.requests] == [1, 5_000_000, 1]
 
 
+@example("http://", ".")
 @given(st.sampled_from(["http://h/", "http://h?", "http://", "HTTPS://h:1/a?b#"]), st.text(max_size=20))
 def test_no_url_writes_more_than_a_target_and_a_host(start: str, text: str) -> None:
     try:
