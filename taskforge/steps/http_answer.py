@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from functools import lru_cache
 from typing import Final, Protocol
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from taskforge.steps.http_coding import PIECE, Inflater, coding_of
 from taskforge.steps.http_failure import Broken
+from taskforge.steps.http_response import header_text, header_texts
 
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 HEADER_LINE_BYTES: Final = 16_384
@@ -57,6 +57,9 @@ class Answer:
     _data: bytes | bytearray = b""
     _idle = 0
     _interim = False
+    _over = False
+    _parser: _Parsing | None = None
+    """Made when something comes: a request that waits costs less memory."""
     _size = 0
     _trailers = 0
     _unended = 0
@@ -69,7 +72,6 @@ class Answer:
         self.follow = follow
         """Before the head: whether redirects are followed. After it: whether this is one."""
         self.raw_headers: list[tuple[bytes, bytes]] = []
-        self._parser: _Parsing | None = self._new_parser()
 
     def _new_parser(self) -> _Parsing:
         parser = HttpResponseParser(self)
@@ -81,10 +83,12 @@ class Answer:
 
     def feed(self, data: bytes) -> bool:
         """Take bytes from the connection. Returns whether the answer is over, well or not."""
-        parser = self._parser
-        if parser is None:
+        if self._over:
             self.keep = False
             return True
+        parser = self._parser
+        if parser is None:
+            parser = self._parser = self._new_parser()
         size, lines = self._size, len(self.raw_headers)
         self.heard = True
         try:
@@ -94,7 +98,7 @@ class Answer:
             if not self.complete and self.failure is None:
                 self.failure = _invalid(str(error))
         if self.complete or self.failure is not None:
-            self._over()
+            self._finish()
             return True
         if self._size == size:
             self._idle += len(data)
@@ -109,32 +113,37 @@ class Answer:
 
     def end(self, *, broken: bool) -> None:
         """The connection ended: `broken`, or in order."""
-        if self._parser is None:
+        if self._over:
             return
         self.keep = False
         if self.status < 200:
             self.fail(reset())
         elif self._until_end and not broken:
             self.complete = True
-            self._over()
+            self._finish()
         else:
             self.fail(_half())
 
     def fail(self, failure: Broken) -> bool:
-        if self._parser is not None:
+        if not self._over:
             self.keep = False
             self.failure = failure
-            self._over()
+            self._finish()
         return True
 
-    def _over(self) -> None:
+    def _finish(self) -> None:
+        self._over = True
         self._parser = None  # which holds this object
         self._wake()
 
     def _wake(self) -> None:
         waiter = self._waiter
-        if waiter is not None and not waiter.done():
+        if waiter is None or waiter.done():
+            return
+        if self.failure is None:
             waiter.set_result(None)
+        else:
+            waiter.set_exception(self.failure)
 
     # ---- what the parser calls
 
@@ -174,11 +183,13 @@ class Answer:
             self.keep = parser.should_keep_alive()
             self.complete = True
             return
-        self._measure(headers)
         if self.follow:
             self.follow = self.complete = self._leads_on()
+            if self.complete:
+                return
+        self._measure(headers)
         length = headers.get("content-length")
-        if length is not None and int(length) > self._max_bytes and not self.complete:
+        if length is not None and int(length) > self._max_bytes:
             self._stop(too_large(self._max_bytes))
 
     def _measure(self, headers: dict[str, str]) -> None:
@@ -238,15 +249,17 @@ class Answer:
 
     def locations(self) -> list[str]:
         """The `Location` headers, as they came."""
-        return [_text(value) for name, value in self.raw_headers if name.lower() == b"location"]
+        return [header_text(value) for name, value in self.raw_headers if name.lower() == b"location"]
 
-    async def more(self) -> None:
-        """Wait until the answer is over, or a piece of a coded body is there. Broken says what went wrong."""
-        if not self.complete and self.failure is None:
-            waiter = self._waiter = asyncio.get_running_loop().create_future()
-            await waiter
-        if self.failure is not None:
-            raise self.failure
+    def more(self) -> asyncio.Future[None]:
+        """Wait until the answer is over, or a piece of a coded body is there. Broken says what went wrong.
+
+        A future and no coroutine: many requests wait at the same time, and each coroutine has its memory.
+        """
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        if self._over:
+            self._wake()
+        return waiter
 
     @property
     def plain(self) -> bytes:
@@ -278,30 +291,6 @@ class Answer:
         if not inflater.complete:
             raise _half()
         return bytes(decoded)
-
-
-def header_texts(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Headers as a Response has them: bytes are read as UTF-8, else as Latin-1."""
-    found: dict[str, str] = {}
-    for name, data in raw:
-        key = _key(name)
-        value = _text(data)
-        if key in found:
-            value = f"{found[key]}{chr(10) if key == 'set-cookie' else ', '}{value}"
-        found[key] = value
-    return found
-
-
-@lru_cache(maxsize=512)
-def _key(name: bytes) -> str:
-    return name.decode("latin-1").lower()
-
-
-def _text(data: bytes) -> str:
-    try:
-        return data.decode().strip(" \t")
-    except UnicodeDecodeError:
-        return data.decode("latin-1").strip(" \t")
 
 
 def reset() -> Broken:

@@ -69,9 +69,9 @@ class HttpClient:
         self._connect_timeout_ms = connect_timeout_ms
         self._max_redirects = max_redirects
         self._defaults = {
-            "User-Agent": f"User-Agent: {user_agent}\r\n",
-            "Accept": "Accept: */*\r\n",
-            "Accept-Encoding": "Accept-Encoding: gzip, deflate\r\n",
+            "user-agent": f"User-Agent: {user_agent}\r\n",
+            "accept": "Accept: */*\r\n",
+            "accept-encoding": "Accept-Encoding: gzip, deflate\r\n",
         }
         self._all_defaults = "".join(self._defaults.values())
         self._policy = policy
@@ -139,7 +139,7 @@ class HttpClient:
         loop = asyncio.get_running_loop()
         started = loop.time()
         limit = self._max_redirects if request.max_redirects is None else request.max_redirects
-        seen: set[tuple[str, str]] = set()
+        seen: tuple[tuple[str, str], ...] = ()
         while True:
             target = target_of(hop.url)
             answer = Answer(hop.method, request.max_bytes, follow=limit > 0)
@@ -152,7 +152,7 @@ class HttpClient:
                 duration_ms = round((loop.time() - started) * 1000)
                 return Response(answer.status, answer.headers, body, duration_ms, target.url, len(seen))
             flight.answered = True
-            seen.add((hop.method, target.url))
+            seen += ((hop.method, target.url),)
             hop = next_hop(hop, answer.status, answer.locations())
             if len(seen) > limit or (hop.method, str(hop.url)) in seen:
                 raise _too_many(hop, limit, len(seen))
@@ -182,15 +182,16 @@ class HttpClient:
     def _head(self, hop: Hop, target: Target, *, fresh: bool) -> bytes:
         headers, body = hop.headers, hop.body
         head = f"{hop.method} {target.path} HTTP/1.1\r\n"
-        if _DEFAULT_NAMES.isdisjoint(map(str.lower, headers)):
+        given = {name.lower() for name, _ in headers}
+        if _DEFAULT_NAMES.isdisjoint(given):
             head += target.host_line + self._all_defaults
         else:
-            if "Host" not in headers:
+            if "host" not in given:
                 head += target.host_line
             for name, line in self._defaults.items():
-                if name not in headers:
+                if name not in given:
                     head += line
-        for name, value in headers.items():
+        for name, value in headers:
             head += f"{name}: {value}\r\n"
         if body is not None:
             head += f"Content-Length: {len(body)}\r\n"

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
+from functools import lru_cache
 from typing import Final
 
 from taskforge.core.jsontext import JSON, JsonError, loads, replace_lone_surrogates
@@ -34,6 +35,30 @@ class Response:
     duration_ms: int
     url: str
     hops: int
+
+
+def header_texts(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers as a Response has them: bytes are read as UTF-8, else as Latin-1."""
+    found: dict[str, str] = {}
+    for name, data in raw:
+        key = _key(name)
+        value = header_text(data)
+        if key in found:
+            value = f"{found[key]}{chr(10) if key == 'set-cookie' else ', '}{value}"
+        found[key] = value
+    return found
+
+
+@lru_cache(maxsize=512)
+def _key(name: bytes) -> str:
+    return name.decode("latin-1").lower()
+
+
+def header_text(data: bytes) -> str:
+    try:
+        return data.decode().strip(" \t")
+    except UnicodeDecodeError:
+        return data.decode("latin-1").strip(" \t")
 
 
 def parse_body(response: Response) -> JSON:

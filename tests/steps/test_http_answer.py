@@ -262,3 +262,10 @@ def test_a_redirect_that_is_followed_is_over_with_its_head() -> None:
     plain = Answer("GET", 10, follow=True)
     assert plain.feed(b"HTTP/1.1 200 x\r\nLocation: /a\r\nContent-Length: 2\r\n\r\nhi")
     assert (plain.follow, body_of(plain)) == (False, b"hi")
+
+
+def test_what_the_body_of_a_followed_redirect_is_does_not_matter() -> None:
+    for header in (b"Content-Encoding: br", b"Transfer-Encoding: gzip, chunked", b"Content-Length: 99999"):
+        answer = Answer("GET", 10, follow=True)
+        assert answer.feed(b"HTTP/1.1 302 x\r\nLocation: /a\r\n%s\r\n\r\n" % header)
+        assert answer.failure is None and answer.follow
