@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from yarl import URL
 
@@ -39,8 +39,7 @@ _BODY_HEADERS: Final = frozenset({"content-encoding", "content-language", "conte
 _CREDENTIAL: Final = re.compile(r"auth|cookie|credential|passw|secret|session|signature|token|api-?key|access-?key")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One HTTP request. Times in milliseconds; `max_bytes` bounds the decoded body of the answer.
 
     `query` is added to what the URL has. `max_redirects=0` returns a redirect as it is; None takes the client's limit.
