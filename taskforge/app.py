@@ -17,12 +17,13 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import uvicorn
 
 from taskforge import __version__
-from taskforge.api.server import create_api, http_protocol
+from taskforge.api.connection import GuardedProtocol
+from taskforge.api.server import create_api
 from taskforge.config import Settings, create_home, load_settings
 from taskforge.config.home import DATABASE_FILE, LOG_FILE
 from taskforge.config.lock import HomeLock
@@ -59,7 +60,7 @@ from taskforge.security.keys import KeyFile
 from taskforge.security.providers import make_providers
 from taskforge.security.resume_links import ResumeLinks
 from taskforge.security.secrets import SecretBox
-from taskforge.steps.http_transport import HttpTransport
+from taskforge.steps.http_client import HttpClient
 from taskforge.steps.registry import load_kinds
 from taskforge.store.protocol import Store
 from taskforge.store.sqlite.store import SqliteStore
@@ -67,13 +68,7 @@ from taskforge.triggers.schedule import parse_schedule
 
 log = get_logger("app")
 
-if TYPE_CHECKING:
-    from taskforge.steps.http_client import HttpClient
-
 _FORCED_EXIT = 130
-
-_WARM_UP_S = 1.0
-"""How long after its start a server imports what it will probably need."""
 
 
 def definition_limits(settings: Settings) -> DefinitionLimits:
@@ -144,7 +139,8 @@ class Server:
                 print(f"taskforge: warning: {notice}", file=sys.stderr, flush=True)
             evaluator = self._evaluator()
             stack.push_async_callback(evaluator.close)
-            http = HttpTransport(self._http_client)
+            http = self._http_client()
+            await http.start()
             stack.push_async_callback(http.close)
             await self._serve(store, evaluator, http, lock)
         if self._failure is not None:
@@ -152,7 +148,7 @@ class Server:
             return 1
         return 0
 
-    async def _serve(self, store: Store, evaluator: Evaluator, http: HttpTransport, lock: HomeLock) -> None:
+    async def _serve(self, store: Store, evaluator: Evaluator, http: HttpClient, lock: HomeLock) -> None:
         settings = self.settings
         reader = Reader(settings, evaluator)
         plans = Plans(store, reader.load)
@@ -231,10 +227,8 @@ class Server:
             print(_ready_line(url, settings.home, machine=self.machine), flush=True)
             log.info("ready", url=url, home=str(settings.home), pid=os.getpid(), node=self.node)
         _collect_less()
-        warming = asyncio.create_task(http.warm_up(_WARM_UP_S))
         await self._stop.wait()
         lock.announce_stop()
-        warming.cancel()
         await triggers.stop()
         await self._shut_down(service, timers, executor, drivers)
         web.should_exit = True
@@ -285,8 +279,6 @@ class Server:
         return Evaluator(None, limits, children=wanted.children)
 
     def _http_client(self) -> HttpClient:
-        from taskforge.steps.http_client import HttpClient
-
         wanted, egress = self.settings.http, self.settings.egress
         policy = EgressPolicy(
             allow_loopback=egress.allow_loopback,
@@ -349,7 +341,7 @@ class _Web(uvicorn.Server):
                 app,
                 log_config=None,
                 access_log=False,
-                http=http_protocol(),
+                http=GuardedProtocol,
                 ws="none",
                 lifespan="off",
                 server_header=False,
@@ -423,7 +415,7 @@ def _collect_less() -> None:
     """Leave what the start has made out of every garbage collection, and collect more rarely: a run makes hundreds of
     short-lived objects and hardly any cycle (docs/performance.md)."""
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    gc.set_threshold(100_000, 20, 20)
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,13 @@ if TYPE_CHECKING:
     from taskforge.api.route import Route
     from taskforge.engine.service import Service
     from taskforge.store.audit import AuditEntry
+
+
+LOST = "taskforge.lost"
+"""Key of a scope: what is called when the connection is lost, where the protocol tells."""
+
+JOINED = "taskforge.joined"
+"""Key of a scope: the connection's transport, where it can hold back what is written (`hold`, `let_go`)."""
 
 
 @dataclass(slots=True)
@@ -83,8 +92,21 @@ class Call(Request):
         headers = self.scope["headers"]
         return len(headers) != len(self._fields) and sum(key == name for key, _ in headers) > 1
 
-    async def until_gone(self) -> None:
-        """Return when the client has gone away. The body has been read before."""
+    def leaving(self, tell: Callable[[], None]) -> Callable[[], None]:
+        """Have `tell` called when the client goes away; the body has been read before. Returns what takes that back."""
+        lost: set[Callable[[], None]] | None = self.scope.get(LOST)
+        if lost is not None:
+            lost.add(tell)
+            return lambda: lost.discard(tell)
+        gone = asyncio.ensure_future(self._until_gone())
+        gone.add_done_callback(lambda done: None if done.cancelled() else tell())
+
+        def stay() -> None:
+            gone.cancel()
+
+        return stay
+
+    async def _until_gone(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
@@ -99,6 +121,17 @@ class JsonResponse(Response):
         self.raw_headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         if location is not None:
             self.raw_headers.append((b"location", location.encode()))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        joined = scope.get(JOINED)
+        if joined is not None:
+            joined.hold()
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": self.body})
+        finally:
+            if joined is not None:
+                joined.let_go()
 
 
 def json_response(value: Any, status: int = 200, location: str | None = None) -> Response:

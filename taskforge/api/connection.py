@@ -1,16 +1,17 @@
 """What uvicorn leaves open on a connection: how large a request's head may be, and how long it may take to arrive.
 
 Without these an endless header fills the memory and a slow one holds a connection for ever, both without a token.
-Imported only where httptools is there.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from taskforge.api.call import JOINED, LOST
 from taskforge.api.problems import MEDIA_TYPE, problem_body
 from taskforge.core.errors import HeadTooLarge, MalformedRequest, RequestTimeout, TaskForgeError
 from taskforge.core.jsontext import dump_bytes
@@ -23,6 +24,38 @@ HEAD_SECONDS = 15.0
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 
 
+class JoinedTransport:
+    """A transport that can hold back what is written: uvicorn writes the head and the body of an answer by themselves,
+    and each write is a call of the kernel here and a wake-up there."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._held: list[bytes] | None = None
+
+    def hold(self) -> None:
+        """Keep what is written from now on."""
+        self._held = []
+
+    def let_go(self) -> None:
+        """Write at once what was kept."""
+        held, self._held = self._held, None
+        if held:
+            self._transport.write(b"".join(held))
+
+    def write(self, data: bytes) -> None:
+        if self._held is None:
+            self._transport.write(data)
+        else:
+            self._held.append(data)
+
+    def close(self) -> None:
+        self.let_go()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """uvicorn's protocol with bounds on the head of a request; what is no HTTP gets a problem as well."""
 
@@ -32,9 +65,12 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._timer: asyncio.TimerHandle | None = None
         self._cycles: list[Any] = []
+        self._lost: set[Callable[[], None]] = set()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._joined = JoinedTransport(transport)
+        self.transport = cast(asyncio.Transport, self._joined)
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -47,6 +83,9 @@ class GuardedProtocol(HttpToolsProtocol):
                 cycle.message_event.set()
         self._cycles.clear()
         self.pipeline.clear()
+        for tell in tuple(self._lost):
+            tell()
+        self._lost.clear()
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
@@ -67,6 +106,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._stop_waiting()
+        cast("dict[str, Any]", self.scope).update({LOST: self._lost, JOINED: self._joined})
         super().on_headers_complete()
         self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete]
         self._cycles.append(self.cycle)

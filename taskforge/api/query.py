@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -17,6 +18,7 @@ DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
 MAX_WAIT_MS = 600_000
 _MAX_PARAMS = 100
+_SHORT_QUERY = 200  # bytes; what is longer is hardly asked twice
 _SPACED_OFFSET = re.compile(r" (?=\d\d:\d\d$)")
 
 
@@ -27,7 +29,7 @@ def read_query(query: bytes, params: tuple[Param, ...]) -> dict[str, Any]:
     known = {param.name: param for param in params}
     given: dict[str, list[str]] = {}
     problems: list[Problem] = []
-    for name, text in _pairs(query):
+    for name, text in _known_pairs(query) if len(query) <= _SHORT_QUERY else _pairs(query):
         if name in known:
             given.setdefault(name, []).append(text)
         else:
@@ -52,6 +54,12 @@ def _pairs(query: bytes) -> list[tuple[str, str]]:
         raise InvalidRequest("the query string is not valid percent-encoded UTF-8") from None
     except ValueError:
         raise InvalidRequest(f"the query string has more than {_MAX_PARAMS} parameters") from None
+
+
+@lru_cache(maxsize=512)
+def _known_pairs(query: bytes) -> tuple[tuple[str, str], ...]:
+    """The same for what many calls ask alike."""
+    return tuple(_pairs(query))
 
 
 def _value(param: Param, texts: list[str]) -> Any:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from taskforge.api.query import RUNS, STEPS, encode_cursor
 from taskforge.api.schemas import run_shape, started_shape, steps_shape, with_pending
 from taskforge.core.errors import InvalidRequest
 from taskforge.core.problem import Problem, quoted
+from taskforge.core.states import RUN_TERMINAL
 from taskforge.engine.starting import StartRequest
 from taskforge.store.protocol import RunFilter, RunRow
 
@@ -48,8 +48,8 @@ async def start_run(call: Call) -> Response:
     wait = call.asked.get("wait")
     if wait is None:
         return json_response(started_shape(started), 202 if started.created else 200, where)
-    await _unless_gone(call, call.service.wait_started(started, wait))
-    return await _show(call, started.id, None, where)
+    is_short = await call.service.wait_started(started, wait, call.leaving)
+    return await _show(call, started.id, None, where, is_short=is_short)
 
 
 async def start_runs(call: Call) -> Response:
@@ -140,30 +140,14 @@ async def send_signal(call: Call) -> Response:
 
 async def wait_for_end(call: Call, ref: str, timeout_ms: int) -> None:
     """Wait for the end of a run, or until the caller goes away or the server shuts down."""
-    await _unless_gone(call, call.service.wait_run(ref, timeout_ms))
+    await call.service.wait_run(ref, timeout_ms, call.leaving)
 
 
-async def _unless_gone(call: Call, waiting: Coroutine[Any, Any, None]) -> None:
-    if call.service.stopping:
-        waiting.close()
-        return
-    ended = asyncio.ensure_future(waiting)
-    gone = asyncio.ensure_future(call.until_gone())
-    try:
-        await asyncio.wait([ended, gone], return_when=asyncio.FIRST_COMPLETED)
-        if ended.done():
-            ended.result()
-    finally:
-        ended.cancel()
-        gone.cancel()
-        await asyncio.gather(ended, gone, return_exceptions=True)
-
-
-async def _show(call: Call, ref: str, chosen: str | None, location: str | None) -> Response:
+async def _show(call: Call, ref: str, chosen: str | None, location: str | None, *, is_short: bool = False) -> Response:
     kind: Literal["none", "failed", "all"] = "all" if chosen is None else chosen  # type: ignore[assignment]
     after = call.asked.get("steps_cursor")
     limit = call.asked.get("limit", STEPS_PAGE)
-    head, steps, following = await _steps(call, ref, kind, after, limit)
+    head, steps, following = await _steps(call, ref, kind, after, limit, is_short=is_short)
     if chosen is None or following is None or "limit" in call.asked:
         shape = head | {"steps": steps, "steps_cursor": following and encode_cursor(STEPS, following)}
         return json_response(shape, 200, location)
@@ -172,13 +156,19 @@ async def _show(call: Call, ref: str, chosen: str | None, location: str | None) 
 
 
 async def _steps(
-    call: Call, ref: str, kind: Literal["none", "failed", "all"], after: str | None, limit: int
+    call: Call,
+    ref: str,
+    kind: Literal["none", "failed", "all"],
+    after: str | None,
+    limit: int,
+    *,
+    is_short: bool = False,
 ) -> tuple[dict[str, Any], list[dict[str, Any]], str | None]:
     """The run, one page of its steps, and the path after which the next page begins."""
-    rows, total, following = await call.service.get_run(ref, steps=kind, cursor=after, limit=limit)
+    rows, total, following = await call.service.get_run(ref, steps=kind, cursor=after, limit=limit, is_short=is_short)
     steps = steps_shape(rows.steps, rows.attempts)
     state = rows.run.record.state
-    if kind == "all":
+    if kind == "all" and state not in RUN_TERMINAL:
         plan = await call.service.get_plan(rows.run.workflow, rows.run.version)
         steps = with_pending(steps, state, plan, after, following)
     return run_shape(rows.run) | {"steps_total": total}, steps, following

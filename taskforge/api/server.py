@@ -9,7 +9,7 @@ Starlette's.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
@@ -54,15 +54,6 @@ def create_api(service: Service, settings: Settings, clock: Clock, routes: tuple
     """The application. It holds no state but caches; `routes` is the table."""
     authenticator = Authenticator(service, clock, settings.auth.token)
     return Api(Context(service, settings, clock, authenticator, routes))
-
-
-def http_protocol() -> type[asyncio.Protocol] | Literal["auto"]:
-    """The `http` setting of uvicorn: the guarded protocol, or uvicorn's own choice where httptools is missing."""
-    try:
-        from taskforge.api.connection import GuardedProtocol
-    except ImportError:
-        return "auto"
-    return GuardedProtocol
 
 
 class Api:

@@ -43,7 +43,7 @@ class RunEnding(RunRetrying):
         except JsonError as error:
             return f"the run's output cannot be written as JSON: {error.message}"
         self._output_text = output, text
-        size = len(text.encode())
+        size = len(text) if text.isascii() else len(text.encode())
         return None if size <= limit else f"the run's output has {size} bytes; the limit is {limit}"
 
     def end_at_once(self, state: RunState, failure: Failure) -> None:
@@ -94,8 +94,8 @@ class RunEnding(RunRetrying):
 
     def _notifications(self) -> tuple[Step, ...]:
         assert self.run.ending is not None
-        state = self.run.ending.state
-        return tuple(step for states, step in self.run.plan.notify if state in states)
+        notify, state = self.run.plan.notify, self.run.ending.state
+        return tuple([step for states, step in notify if state in states]) if notify else ()
 
     def _next_undo(self) -> StepRun | None:
         """Find the step that succeeded last and is not undone yet."""

@@ -62,14 +62,17 @@ def loads(text: bytes | bytearray | memoryview | str, *, unique_keys: bool = Fal
     """Read one JSON document. Raises JsonError with the place; never anything else."""
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text)
     digits = data.translate(_DIGITS_TO_ZERO)
-    if unique_keys or clamp or _LONG_INTEGERS[0] in digits or _LONG_INTEGERS[1] in digits:
+    if clamp or _LONG_INTEGERS[0] in digits or _LONG_INTEGERS[1] in digits:
         return _loads_slowly(data, unique_keys, clamp)
     try:
         value: JSON = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        if "surrogate" in error.msg or "UTF-8" in error.msg or "utf-8" in error.msg:
+        if unique_keys or "surrogate" in error.msg or "UTF-8" in error.msg or "utf-8" in error.msg:
             return _loads_slowly(data, unique_keys, clamp)
         raise _place(error) from None
+    # Every key has its colon. More colons than keys: some stand in texts, or a key was lost as a duplicate.
+    if unique_keys and data.count(b":") != _count_keys(value):
+        return _loads_slowly(data, unique_keys, clamp)
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _is_too_deep(value):
         raise _too_deep()
     return value
@@ -91,6 +94,19 @@ def dump_bytes(value: JSON) -> bytes:
 def replace_lone_surrogates(text: str) -> str:
     """The text with every lone surrogate read as U+FFFD, as everywhere in this module."""
     return _LONE_SURROGATE.sub("\ufffd", text)
+
+
+def _count_keys(value: JSON) -> int:
+    count = 0
+    left = [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            count += len(part)
+            left += [inner for inner in part.values() if isinstance(inner, dict | list)]
+        elif isinstance(part, list):
+            left += [inner for inner in part if isinstance(inner, dict | list)]
+    return count
 
 
 def _loads_slowly(data: bytes, unique_keys: bool, clamp: bool) -> JSON:

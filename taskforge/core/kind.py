@@ -8,7 +8,7 @@ steps).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from taskforge.core.errors import Failure
 from taskforge.core.model import JSON, AttemptFailure, Prepared
@@ -86,8 +86,7 @@ class Kind:
         return []
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a pure kind decides. `ends_run`: the run ends at once, SUCCEEDED with `output` or FAILED with `failure`."""
 
     output: JSON = None
@@ -185,6 +184,10 @@ class ActionKind(Kind):
     def attempt_timeout_ms(self, value: JSON) -> int | None:
         """Return the bound of one attempt for this evaluated config, or None for the configured default."""
         return None
+
+    def keeps_time(self, value: JSON) -> bool:
+        """Return whether `run` ends by itself at that bound, with an error of its own."""
+        return False
 
     async def run(self, value: JSON, context: AttemptContext) -> JSON | Suspended:
         """Carry out one attempt with the evaluated config; return the output or raise ActionFailed."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from taskforge.core.errors import Failure
 from taskforge.core.record import dataclass
@@ -226,8 +226,7 @@ class Plan:
     """Whether an expression may look at `$trigger.raw_body`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """The answer of an `Evaluation`: `admitted` is False when `if` was false; `failure` when an expression failed."""
 
     value: JSON = None

@@ -91,7 +91,7 @@ class Rows:
         self._output_text: tuple[JSON, str] | None = None
         self._run_origin = run.state if run.revision or run.key else None
         self._before = self._shape()
-        self.changes = Changes(run.key, run.revision, self.now, _run_record(run, None))
+        self.changes = Changes(run.key, run.revision, self.now, _UNDECIDED)
 
     def _shape(self) -> tuple[Any, ...]:
         run = self.run
@@ -287,6 +287,10 @@ def _run_record(run: RunSnapshot, output: str | None) -> RunRecord:
         int(run.undone),
         run.latest_at,
     )
+
+
+_UNDECIDED = RunRecord(RunState.QUEUED, 1, None, None, 0, None, None, None, None)
+"""Stands in a decision's changes until it has been made."""
 
 
 def _count(changes: Changes, kind: str, source: str | None, target: str) -> None:

@@ -252,6 +252,14 @@ class RunSnapshot:
             return None
         return self.started_at + self.plan.timeout_ms
 
+    def let_go(self) -> None:
+        """Break the circles between steps and frames, so that the memory is free at once and not when garbage is
+        collected next. Nothing is decided on this snapshot any more."""
+        for at in self.steps.values():
+            at.parent.last = None
+            if at.frames:
+                at.frames.clear()
+
 
 @dataclass(slots=True)
 class Changes:

@@ -9,7 +9,13 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class RunState(StrEnum):
+class State(StrEnum):
+    """A state is its word. States are looked up in tables very often, and `Enum` hashes in Python."""
+
+    __hash__ = str.__hash__
+
+
+class RunState(State):
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
     WAITING = "WAITING"
@@ -18,7 +24,7 @@ class RunState(StrEnum):
     CANCELLED = "CANCELLED"
 
 
-class StepState(StrEnum):
+class StepState(State):
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
     WAITING = "WAITING"
@@ -28,7 +34,7 @@ class StepState(StrEnum):
     CANCELLED = "CANCELLED"
 
 
-class AttemptState(StrEnum):
+class AttemptState(State):
     RUNNING = "RUNNING"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
@@ -37,7 +43,7 @@ class AttemptState(StrEnum):
     CANCELLED = "CANCELLED"
 
 
-class DeadLetterState(StrEnum):
+class DeadLetterState(State):
     OPEN = "OPEN"
     RETRIED = "RETRIED"
     DISCARDED = "DISCARDED"

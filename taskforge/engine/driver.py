@@ -412,6 +412,7 @@ class Driver:
 
     def _close(self) -> None:
         self.is_open = False
+        self.run.let_go()
         if self._timer is not None:
             self._timer.cancel()
         self._drivers.drop(self)

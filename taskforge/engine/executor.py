@@ -256,11 +256,14 @@ class Executor:
         context = Attempting(self, driver, at, left)
         limit, scope = 0, None
         try:
-            bound = kind.attempt_timeout_ms(value) or self._default_timeout_ms
-            limit = bound if left is None else min(bound, left)
-            scope = self._deadlines.after(limit / 1000)
-            with scope:
+            if left is None and kind.keeps_time(value):
                 output = await kind.run(value, context)
+            else:
+                bound = kind.attempt_timeout_ms(value) or self._default_timeout_ms
+                limit = bound if left is None else min(bound, left)
+                scope = self._deadlines.after(limit / 1000)
+                with scope:
+                    output = await kind.run(value, context)
             # From here on it is stored and seen by other steps.
             if isinstance(output, Suspended):
                 return ev.AttemptSuspended(at.path, token, self.stored.mask_suspended(output))

@@ -42,7 +42,7 @@ from taskforge.engine.trials import Trials
 from taskforge.engine.triggers import TriggerCalls, Triggers
 from taskforge.engine.upkeep import DataCalls, Upkeep
 from taskforge.engine.values import StoredValues, ValueCalls
-from taskforge.engine.watching import Watchers
+from taskforge.engine.watching import Leaving, Watchers
 from taskforge.engine.why import Surroundings, missing_reason, present_reasons
 from taskforge.security.resume_links import ResumeLinks, ResumeTarget
 from taskforge.steps.wait import signal_schema
@@ -57,6 +57,9 @@ from taskforge.store.protocol import (
     Store,
 )
 from taskforge.store.values import TokenRow
+
+_FEW_STEPS = 16
+"""Steps up to which a run that has just ended is read on the event loop."""
 
 
 class Service(DefinitionCalls, ValueCalls, TriggerCalls, ApplyCalls, AuditCalls, DataCalls):
@@ -113,26 +116,28 @@ class Service(DefinitionCalls, ValueCalls, TriggerCalls, ApplyCalls, AuditCalls,
 
     # ---- runs
 
-    async def wait_run(self, ref: str, timeout_ms: int) -> None:
-        """Return when the run has ended or the time is over. Raises NotFound."""
+    async def wait_run(self, ref: str, timeout_ms: int, leaving: Leaving | None = None) -> None:
+        """Return when the run has ended, the time is over, or whoever waits has left. Raises NotFound."""
         row = await self._store.get_run(ref)
         if row.record.state in RUN_TERMINAL:
             return
         with self._watchers.watch_end(row.id) as watch:
             # It may have ended between the read and the registration.
             if (await self._store.get_run(row.id)).record.state not in RUN_TERMINAL and not self.stopping:
-                await watch.wait(timeout_ms)
+                await watch.wait(timeout_ms, leaving)
 
-    async def wait_started(self, started: StartedRun, timeout_ms: int) -> None:
-        """`wait_run` for a run that was just started: while it is active here, its rows are not looked at."""
+    async def wait_started(self, started: StartedRun, timeout_ms: int, leaving: Leaving | None = None) -> bool:
+        """`wait_run` for a run that was just started: while it is active here, its rows are not looked at. Returns
+        whether its rows are few and were written just now."""
         if started.state in RUN_TERMINAL:
-            return
+            return started.created
         with self._watchers.watch_end(started.id) as watch:
             driver = self._drivers.find(started.key)
             if driver is not None and not driver.run.ended and not self.stopping:
-                await watch.wait(timeout_ms)
-                return
-        await self.wait_run(started.id, timeout_ms)
+                await watch.wait(timeout_ms, leaving)
+                return len(driver.run.steps) <= _FEW_STEPS
+        await self.wait_run(started.id, timeout_ms, leaving)
+        return False
 
     async def wait_change(self, run_id: str | None, timeout_ms: int) -> None:
         """Return at the next stored decision of the run (None: of any run), or when the time is over."""
@@ -147,9 +152,11 @@ class Service(DefinitionCalls, ValueCalls, TriggerCalls, ApplyCalls, AuditCalls,
         steps: Literal["none", "failed", "all"] = "all",
         cursor: str | None = None,
         limit: int = 500,
+        is_short: bool = False,
     ) -> tuple[RunRows, int, str | None]:
-        """Return the rows, the number of steps that have a row, and the cursor of the next page of steps."""
-        rows = await self._store.get_run_rows(ref, steps=steps, cursor=cursor, limit=limit)
+        """Return the rows, the number of steps that have a row, and the cursor of the next page of steps. `is_short`
+        where the rows are known to be few and new."""
+        rows = await self._store.get_run_rows(ref, steps=steps, cursor=cursor, limit=limit, is_short=is_short)
         # Where the page has all steps there is nothing to count.
         has_all = steps == "all" and cursor is None and len(rows.steps) < limit
         total = len(rows.steps) if has_all else await self._store.count_steps(rows.run.key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from taskforge.core import events as ev
@@ -22,8 +22,7 @@ from taskforge.engine.plans import Plans
 from taskforge.store.protocol import NewRun, StartedRun, Store, WorkflowRow
 
 
-@dataclass(frozen=True, slots=True)
-class StartRequest:
+class StartRequest(NamedTuple):
     """What somebody asks to be started. `input` None stands for `{}`; `parent` see `NewRun.parent`."""
 
     workflow: str
@@ -51,6 +50,9 @@ class Pending(NamedTuple):
         """What the store takes."""
         return self.new, self.changes
 
+
+_AT_ONCE = 64
+"""Runs of a batch that are decided before others get their turn."""
 
 _PAUSE_S = 1.0
 """Pause before the store is asked again whether it has stored a run whose caller has gone away."""
@@ -145,8 +147,12 @@ class Starts:
                 problems += [_inside(problem, f"inputs[{index}]") for problem in error.problems]
         if problems:
             raise InvalidInput("inputs do not fit the workflow; none of the runs was started", problems=problems)
-        decided = [(new, driver, driver.begin()) for new, driver in pairs]
+        decided: list[tuple[NewRun, Driver, Changes]] = []
         try:
+            for new, driver in pairs:
+                decided.append((new, driver, driver.begin()))
+                if len(decided) % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
             started = await self._store.start_runs([(new, changes) for new, _, changes in decided])
         except BaseException as error:
             for _, driver, changes in decided:
@@ -265,7 +271,7 @@ class Starts:
 def _of_batch(request: StartRequest, index: int, input: JSON) -> StartRequest:
     """The start of one run of a batch. Its key is the batch's with its place, behind a character that no key has."""
     key = None if request.idempotency_key is None else f"{request.idempotency_key}\x1f{index}"
-    return replace(request, input=input, idempotency_key=key)
+    return request._replace(input=input, idempotency_key=key)
 
 
 def _request_hash(request: StartRequest) -> str | None:

@@ -267,7 +267,7 @@ class StoredValues:
         result = self._masker.mask(prepared.value) if value else prepared.value
         if failure is prepared.failure and result is prepared.value:
             return prepared
-        return replace(prepared, failure=failure, value=result)
+        return prepared._replace(failure=failure, value=result)
 
     def _set_masker(self) -> None:
         current = {value: name for name, value in self.values.secrets.items()}

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Callable
 
 from taskforge.core.snapshot import RunSnapshot
 
 ANY = ""
 """Stands for every run."""
 
-_Futures = dict[str, list["asyncio.Future[None]"]]
+_Futures = dict[str, list["asyncio.Future[bool]"]]
+
+Leaving = Callable[[Callable[[], None]], Callable[[], None]]
+"""Takes what is to be called when whoever waits has gone away; returns what takes that back."""
 
 
 class Watchers:
@@ -49,7 +53,7 @@ class Watch:
     def __init__(self, futures: _Futures, run_id: str) -> None:
         self._futures = futures
         self._run_id = run_id
-        self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     def __enter__(self) -> Watch:
         self._futures.setdefault(self._run_id, []).append(self._future)
@@ -63,17 +67,23 @@ class Watch:
             if not waiting:
                 del self._futures[self._run_id]
 
-    async def wait(self, timeout_ms: int) -> bool:
-        """Return True when it happened, False when the time is over."""
+    async def wait(self, timeout_ms: int, leaving: Leaving | None = None) -> bool:
+        """Return True when it happened, False when the time is over or whoever waited has left."""
+        timer = asyncio.get_running_loop().call_later(timeout_ms / 1000, self._give_up)
+        stay = None if leaving is None else leaving(self._give_up)
         try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                await self._future
-        except TimeoutError:
-            return False
-        return True
+            return await self._future
+        finally:
+            timer.cancel()
+            if stay is not None:
+                stay()
+
+    def _give_up(self) -> None:
+        if not self._future.done():
+            self._future.set_result(False)
 
 
 def _resolve(futures: _Futures, run_id: str) -> None:
     for future in futures.pop(run_id, ()):
         if not future.done():
-            future.set_result(None)
+            future.set_result(True)

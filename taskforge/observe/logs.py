@@ -1,6 +1,6 @@
 """Log entries: an event and its fields, always on one line, and never a reason for the service to stop.
 
-Built on the standard library's logging, so that entries of uvicorn, aiohttp and asyncio come out in the same form.
+Built on the standard library's logging, so that entries of uvicorn and asyncio come out in the same form.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -59,15 +60,14 @@ class HttpKind(ActionKind):
         except (ValueError, AttributeError):
             return None  # `run` says what is wrong
 
+    def keeps_time(self, value: JSON) -> bool:
+        # The client bounds the request with all that belongs to it, but not what comes after it.
+        return isinstance(value, dict) and "expect" not in value
+
     async def run(self, value: JSON, context: AttemptContext) -> JSON:
         from taskforge.steps.http_client import HttpFailure, parse_body
 
-        try:
-            config = resolve(HttpConfig, value)
-        except ValidationError as error:
-            raise _refused(config_problems(error, value, HttpConfig), value) from None
-        if between := config_problems_between(value):
-            raise _refused(between, value)
+        config = _checked(value)
         client = context.resources["http"]
         default_ms = context.resources.get("http_timeout_ms", DEFAULT_TIMEOUT_MS)
         request = make_request(config, context.idempotency_key, default_ms, context.output_limit, context.depth)
@@ -85,6 +85,29 @@ class HttpKind(ActionKind):
             "body": body,
             "duration_ms": response.duration_ms,
         }
+
+
+def _checked(value: JSON) -> HttpConfig:
+    """The evaluated config as a model. Raises ActionFailed."""
+    if isinstance(value, dict) and all(type(part) is str for part in value.values()):
+        # Mostly there are a method and a URL, and often the same as before. Only of texts are equal ones the same.
+        return _check_texts(tuple(value.items()))
+    return _check(value)
+
+
+@lru_cache(maxsize=512)
+def _check_texts(items: tuple[tuple[str, str], ...]) -> HttpConfig:
+    return _check(dict(items))
+
+
+def _check(value: JSON) -> HttpConfig:
+    try:
+        config = resolve(HttpConfig, value)
+    except ValidationError as error:
+        raise _refused(config_problems(error, value, HttpConfig), value) from None
+    if between := config_problems_between(value):
+        raise _refused(between, value)
+    return config
 
 
 def make_request(

@@ -1,8 +1,8 @@
-"""The transport of HTTP steps: one pooled aiohttp session behind checks, limits and stable failure codes.
+"""The transport of HTTP steps: pooled connections of our own behind checks, limits and stable failure codes.
 
 What it promises:
-- One call sends at most one request per hop. aiohttp repeats idempotent methods once when a connection drops; a
-  middleware prevents that, so that the engine's attempts are all that a server sees. A POST is never repeated silently.
+- One call sends at most one request per hop: nothing is repeated behind the engine's back, so that the engine's
+  attempts are all that a server sees.
 - Every connection is checked against the egress policy with the address that it is made to.
 - The overall timeout bounds everything: DNS, pool, connection, redirects, a slow body.
 - No proxy variables, no `.netrc`, no cookies between requests.
@@ -11,28 +11,23 @@ What it promises:
 from __future__ import annotations
 
 import asyncio
-import io
 import ssl
-from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from types import TracebackType
-from typing import Final, Self
+from typing import NamedTuple, Self
 
-import aiohttp
+from yarl import URL
 
 from taskforge import __version__
 from taskforge.security.egress import EgressPolicy
 from taskforge.steps.deadlines import Deadlines
-from taskforge.steps.http_connect import FLIGHT, ConnectorSettings, Flight, Lookup, SystemLookup, make_connector
-from taskforge.steps.http_failure import RETRY_CLASSES, HttpFailure, RetryClass, failure_of
-from taskforge.steps.http_request import REDIRECTS, Hop, Request, first_hop, next_hop
-from taskforge.steps.http_response import (
-    Response,
-    parse_body,
-    read_body,
-    response_headers,
-    retry_after_ms,
-)
+from taskforge.steps.http_answer import Answer
+from taskforge.steps.http_connect import Dialer, Lookup, Resolver, SystemLookup
+from taskforge.steps.http_failure import RETRY_CLASSES, Broken, Flight, HttpFailure, RetryClass
+from taskforge.steps.http_pool import Pool
+from taskforge.steps.http_request import Hop, Request, first_hop, next_hop
+from taskforge.steps.http_response import Response, parse_body, retry_after_ms
+from taskforge.steps.http_wire import Origin
 
 __all__ = [
     "RETRY_CLASSES",
@@ -45,29 +40,8 @@ __all__ = [
     "retry_after_ms",
 ]
 
-_HEADER_LINE_BYTES: Final = 16_384
-_HEADER_COUNT: Final = 128
-_LARGE_BODY: Final = 1_048_576
-
-
-class _Dropped(Exception):
-    """Carries an error past aiohttp's own repetition."""
-
-    def __init__(self, error: aiohttp.ClientError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-async def _send_once(
-    request: aiohttp.ClientRequest,
-    handler: Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]],
-) -> aiohttp.ClientResponse:
-    try:
-        return await handler(request)
-    except aiohttp.ClientConnectorError:
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise _Dropped(error) from None
+_METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+_DEFAULT_NAMES = frozenset({"host", "user-agent", "accept", "accept-encoding"})
 
 
 class HttpClient:
@@ -92,34 +66,43 @@ class HttpClient:
         tls: ssl.SSLContext | None = None,
         lookup: Lookup | None = None,
     ) -> None:
-        self._policy = policy
         self._connect_timeout_ms = connect_timeout_ms
         self._max_redirects = max_redirects
-        self._user_agent = user_agent
+        self._defaults = {
+            "user-agent": f"User-Agent: {user_agent}\r\n",
+            "accept": "Accept: */*\r\n",
+            "accept-encoding": "Accept-Encoding: gzip, deflate\r\n",
+        }
+        self._all_defaults = "".join(self._defaults.values())
+        self._policy = policy
         self._lookup = lookup
-        self._settings = ConnectorSettings(
-            dns_timeout_s=dns_timeout_ms / 1000,
-            dns_cache_s=dns_cache_ms / 1000,
-            keepalive_s=keepalive_ms / 1000,
-            max_connections=max_connections,
-            max_per_host=max_per_host,
-            tls=tls,
-        )
+        self._dns_timeout_s = dns_timeout_ms / 1000
+        self._dns_cache_s = dns_cache_ms / 1000
+        self._keepalive_s = keepalive_ms / 1000
+        self._max_connections = max_connections
+        self._max_per_host = max_per_host
+        self._tls = tls
         self._deadlines = Deadlines()
-        self._pooled: aiohttp.ClientSession | None = None
-        self._fresh: aiohttp.ClientSession | None = None
+        self._pool: Pool | None = None
+        self._resolver: Resolver | None = None
 
     async def start(self) -> None:
-        """Open the sessions; no connection is made yet."""
+        """Make ready; no connection is made yet."""
         lookup = self._lookup or SystemLookup()
-        self._pooled = self._session(lookup, reuse=True)
-        self._fresh = self._session(lookup, reuse=False)
+        self._resolver = Resolver(self._policy, lookup, self._dns_timeout_s, self._dns_cache_s)
+        self._pool = Pool(
+            Dialer(self._policy, self._resolver, self._tls).connect,
+            keepalive_s=self._keepalive_s,
+            max_connections=self._max_connections,
+            max_per_host=self._max_per_host,
+        )
 
     async def close(self) -> None:
         """Close all connections. Requests under way fail with CONNECTION_RESET."""
-        for session in (self._pooled, self._fresh):
-            if session is not None:
-                await session.close()
+        if self._pool is not None:
+            await self._pool.close()
+        if self._resolver is not None:
+            await self._resolver.close()
         self._deadlines.close()
 
     async def __aenter__(self) -> Self:
@@ -131,21 +114,6 @@ class HttpClient:
     ) -> None:
         await self.close()
 
-    def _session(self, lookup: Lookup, *, reuse: bool) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=make_connector(self._policy, lookup, self._settings, reuse=reuse),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": self._user_agent, "Accept": "*/*", "Accept-Encoding": "gzip, deflate"},
-            skip_auto_headers=("Content-Type",),
-            timeout=aiohttp.ClientTimeout(),
-            auto_decompress=False,  # decoded here, where the limit is
-            trust_env=False,
-            max_line_size=_HEADER_LINE_BYTES,
-            max_field_size=_HEADER_LINE_BYTES,
-            max_headers=_HEADER_COUNT,
-            middlewares=(_send_once,),
-        )
-
     async def request(self, request: Request) -> Response:
         """Send `request`, follow redirects, and return the answer with its whole body, whatever its status.
 
@@ -153,14 +121,12 @@ class HttpClient:
         connection.
         """
         hop = first_hop(request)
-        session = self._fresh if request.fresh else self._pooled
-        if session is None or session.closed:
+        if self._pool is None or self._pool.closed:
             raise HttpFailure("CONNECT_FAILED", f"{hop.where}: the HTTP client is closed", sent=False)
         flight = Flight()
-        token = FLIGHT.set(flight)
         try:
             with self._deadlines.after(request.timeout_ms / 1000):
-                return await self._follow(session, hop, request, flight)
+                return await self._follow(hop, request, flight)
         except TimeoutError:
             phase = "waiting for the answer" if flight.sent else "making the connection"
             raise HttpFailure(
@@ -168,64 +134,72 @@ class HttpClient:
                 f"{hop.where}: the request took longer than its timeout of {request.timeout_ms} ms, while {phase}",
                 sent=flight.sent,
             ) from None
-        finally:
-            FLIGHT.reset(token)
 
-    async def _follow(self, session: aiohttp.ClientSession, hop: Hop, request: Request, flight: Flight) -> Response:
+    async def _follow(self, hop: Hop, request: Request, flight: Flight) -> Response:
         loop = asyncio.get_running_loop()
         started = loop.time()
         limit = self._max_redirects if request.max_redirects is None else request.max_redirects
-        timeout = _timeouts(request.connect_timeout_ms or self._connect_timeout_ms, request.read_timeout_ms)
-        seen: set[tuple[str, str]] = set()
+        seen: tuple[tuple[str, str], ...] = ()
         while True:
-            raw = await _send(session, hop, timeout, flight)
-            flight.answered = True
+            target = target_of(hop.url)
+            answer = Answer(hop.method, request.max_bytes, follow=limit > 0)
             try:
-                locations = raw.headers.getall("Location", ()) if raw.status in REDIRECTS else ()
-                if limit == 0 or not any(locations):
-                    headers = response_headers(raw)
-                    body = await _read(raw, headers, hop, request.max_bytes, flight)
-                    duration_ms = round((loop.time() - started) * 1000)
-                    return Response(raw.status, headers, body, duration_ms, str(hop.url), len(seen))
-                raw.release()  # closes the connection where the redirect's body is still to come
-            except BaseException:
-                raw.close()
-                raise
-            seen.add((hop.method, str(hop.url)))
-            hop = next_hop(hop, raw.status, locations)
+                body = await self._exchange(hop, target, request, flight, answer)
+            except Broken as broken:
+                # `from None`: what led here may hold more than `where`.
+                raise broken.failure(hop.where, flight) from None
+            if not answer.follow:
+                duration_ms = round((loop.time() - started) * 1000)
+                return Response(answer.status, answer.headers, body, duration_ms, target.url, len(seen))
+            flight.answered = True
+            seen += ((hop.method, target.url),)
+            hop = next_hop(hop, answer.status, answer.locations())
             if len(seen) > limit or (hop.method, str(hop.url)) in seen:
                 raise _too_many(hop, limit, len(seen))
 
+    async def _exchange(self, hop: Hop, target: Target, request: Request, flight: Flight, answer: Answer) -> bytes:
+        """Send one request and return its answer's body. Broken says why there is none."""
+        pool = self._pool
+        assert pool is not None
+        flight.connecting = True
+        connect_s = (request.connect_timeout_ms or self._connect_timeout_ms) / 1000
+        connection = pool.take(target.origin, fresh=request.fresh)
+        if connection is None:
+            connection = await pool.open(target.origin, connect_s, fresh=request.fresh)
+        try:
+            connection.begin(answer, self._head(hop, target, fresh=request.fresh), hop.body)
+            flight.connecting = False
+            if request.read_timeout_ms is not None:
+                connection.watch(request.read_timeout_ms / 1000)
+            await answer.more()
+            if answer.coding is None or answer.follow:
+                return answer.plain
+            return await answer.decoded(answer.coding)
+        finally:
+            reuse = connection.detach() and answer.complete and answer.keep and not request.fresh
+            pool.give_back(connection, reuse=reuse)
 
-async def _send(
-    session: aiohttp.ClientSession, hop: Hop, timeout: aiohttp.ClientTimeout, flight: Flight
-) -> aiohttp.ClientResponse:
-    # aiohttp warns of bytes above 1 MiB, which it writes at once; a file is written in pieces.
-    data = hop.body if hop.body is None or len(hop.body) <= _LARGE_BODY else io.BytesIO(hop.body)
-    try:
-        raw = await session.request(
-            hop.method, hop.url, headers=hop.headers, data=data, allow_redirects=False, timeout=timeout
-        )
-    # `from None`: aiohttp's errors would carry the request's headers into tracebacks.
-    except _Dropped as dropped:
-        raise failure_of(dropped.error, hop.where, flight) from None
-    except (aiohttp.ClientError, OSError) as error:
-        raise failure_of(error, hop.where, flight) from None
-    if raw.status == 101:
-        raw.close()
-        raise HttpFailure(
-            "BAD_RESPONSE", f"{hop.where} answered 101: it changes the protocol, which was not asked for", sent=True
-        )
-    return raw
-
-
-async def _read(
-    raw: aiohttp.ClientResponse, headers: dict[str, str], hop: Hop, max_bytes: int, flight: Flight
-) -> bytes:
-    try:
-        return await read_body(raw, headers, max_bytes, hop.where)
-    except (aiohttp.ClientError, OSError) as error:
-        raise failure_of(error, hop.where, flight) from None
+    def _head(self, hop: Hop, target: Target, *, fresh: bool) -> bytes:
+        headers, body = hop.headers, hop.body
+        head = f"{hop.method} {target.path} HTTP/1.1\r\n"
+        given = {name.lower() for name, _ in headers}
+        if _DEFAULT_NAMES.isdisjoint(given):
+            head += target.host_line + self._all_defaults
+        else:
+            if "host" not in given:
+                head += target.host_line
+            for name, line in self._defaults.items():
+                if name not in given:
+                    head += line
+        for name, value in headers:
+            head += f"{name}: {value}\r\n"
+        if body is not None:
+            head += f"Content-Length: {len(body)}\r\n"
+        elif hop.method in _METHODS_WITH_BODY:
+            head += "Content-Length: 0\r\n"
+        if fresh:
+            head += "Connection: close\r\n"
+        return (head + "\r\n").encode()
 
 
 def _too_many(hop: Hop, limit: int, hops: int) -> HttpFailure:
@@ -233,6 +207,18 @@ def _too_many(hop: Hop, limit: int, hops: int) -> HttpFailure:
     return HttpFailure("TOO_MANY_REDIRECTS", f"{hop.where}: {why}", sent=True, detail={"hops": hops})
 
 
-@lru_cache(maxsize=256)
-def _timeouts(connect_ms: int, read_ms: int | None) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(sock_connect=connect_ms / 1000, sock_read=None if read_ms is None else read_ms / 1000)
+class Target(NamedTuple):
+    """A URL as it is needed: whole, and in the parts that go onto the wire."""
+
+    url: str
+    origin: Origin
+    path: str
+    host_line: str
+
+
+@lru_cache(maxsize=1024)
+def target_of(url: URL) -> Target:
+    host, port = url.raw_host, url.port
+    assert host is not None and port is not None
+    origin = Origin(url.scheme == "https", host, port)
+    return Target(str(url), origin, url.raw_path_qs, f"Host: {url.host_port_subcomponent}\r\n")

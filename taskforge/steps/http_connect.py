@@ -1,6 +1,6 @@
-"""How a request's connection is made: name resolution, the egress check, and what is known of a request under way.
+"""How a request's connection is made: name resolution, the egress check, TLS.
 
-The check stands in the socket factory, which aiohttp calls with the very address it then connects to: for names,
+The check stands in the socket factory, which is called with the very address that is then connected to: for names,
 literal addresses, every hop and every try. The resolver checks as well, so that a name with several addresses uses
 those that are open.
 """
@@ -10,31 +10,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import math
+import ipaddress
 import socket
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
+import aiohappyeyeballs
 
 from taskforge.security.egress import EgressPolicy
+from taskforge.steps.http_failure import Broken, unconnected
+from taskforge.steps.http_wire import Connection, Origin
 
 if TYPE_CHECKING:
-    import ssl
-
     from aiohappyeyeballs import AddrInfoType
-    from aiohttp.connector import Connection
-    from aiohttp.tracing import Trace
 
 Lookup = Callable[[str], Awaitable[Sequence[str]]]
 """Host name to IP addresses, best first. OSError or UnicodeError where there are none."""
 
 _MAX_ADDRESSES: Final = 6
 _MAX_LOOKUPS: Final = 64
+_MAX_KNOWN: Final = 1_024
+_NEXT_ADDRESS_S: Final = 0.25
+"""After so long the next address is tried as well (RFC 8305)."""
 
 
 class AddressDenied(OSError):
@@ -45,34 +45,6 @@ class AddressDenied(OSError):
 
     def __str__(self) -> str:
         return str(self.strerror)
-
-
-class NameNotResolved(OSError):
-    """There is no address for a host name, or no answer in time."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(errno.EHOSTUNREACH, message)
-
-    def __str__(self) -> str:
-        return str(self.strerror)
-
-
-@dataclass(slots=True)
-class Flight:
-    """One request under way, over all its hops."""
-
-    connecting: bool = False
-    answered: bool = False
-    denied: str | None = None
-
-    @property
-    def sent(self) -> bool:
-        """Whether a byte of the request may have left. True where it is not known."""
-        return self.answered or not self.connecting
-
-
-FLIGHT: ContextVar[Flight | None] = ContextVar("taskforge_http_flight", default=None)
-"""The flight of the current task; aiohttp's connect tasks inherit it."""
 
 
 class SystemLookup:
@@ -113,103 +85,157 @@ class SystemLookup:
         return await answer
 
 
-class GuardedResolver(AbstractResolver):
-    """Resolves names within a time limit and leaves out addresses that the policy refuses."""
+class Resolver:
+    """Resolves names within a time limit and leaves out addresses that the policy refuses.
 
-    def __init__(self, policy: EgressPolicy, lookup: Lookup, timeout_s: float) -> None:
+    Requests that ask for the same name at the same time share one lookup; what it found is kept for `cache_s`.
+    """
+
+    def __init__(self, policy: EgressPolicy, lookup: Lookup, timeout_s: float, cache_s: float) -> None:
         self._policy = policy
         self._lookup = lookup
         self._timeout_s = timeout_s
+        self._cache_s = cache_s
+        self._known: dict[str, tuple[float, Sequence[str]]] = {}
+        self._asking: dict[str, asyncio.Task[Sequence[str] | Broken]] = {}
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                addresses = await self._lookup(host)
-        except TimeoutError:
-            raise NameNotResolved(f"no answer from DNS for {host!r} within {self._timeout_s:g} s") from None
-        except UnicodeError as error:
-            raise NameNotResolved(f"{host[:80]!r} is no host name") from error
-        except OSError as error:
-            raise NameNotResolved(f"{host!r} could not be resolved: {error.strerror or error}") from error
+    async def resolve(self, host: str, port: int) -> list[str]:
+        """Return open addresses, best first. Broken DNS_FAILED, or EGRESS_DENIED where none of them is open."""
         allowed: list[str] = []
         reason: str | None = None
-        for address in addresses:
+        for address in await self._addresses(host):
             refusal = self._policy.refusal(address, port)
             if refusal is None:
                 allowed.append(address)
             else:
                 reason = reason or refusal
         if not allowed:
-            raise NameNotResolved(f"{host!r} has no address") if reason is None else AddressDenied(reason)
-        return [_result(host, address, port) for address in allowed[:_MAX_ADDRESSES]]
+            raise _unresolved(f"{host!r} has no address") if reason is None else denied(reason)
+        return allowed[:_MAX_ADDRESSES]
 
     async def close(self) -> None:
-        """Nothing to close; lookups under way end by themselves."""
+        """End the lookups under way."""
+        asking = list(self._asking.values())
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+    async def _addresses(self, host: str) -> Sequence[str]:
+        if self._cache_s <= 0:
+            found = await self._ask(host)
+        else:
+            now = asyncio.get_running_loop().time()
+            until, known = self._known.get(host, (0.0, ()))
+            if now < until:
+                return known
+            task = self._asking.get(host)
+            if task is None:
+                task = self._asking[host] = asyncio.create_task(self._ask(host))
+                task.add_done_callback(lambda done: self._asked(host, done))
+            # Who gives up waiting must not end the lookup for the others.
+            await asyncio.wait([task])
+            if task.cancelled():
+                raise _unresolved(f"the lookup of {host!r} was ended")
+            found = task.result()
+        if isinstance(found, Broken):
+            raise found
+        return found
+
+    def _asked(self, host: str, task: asyncio.Task[Sequence[str] | Broken]) -> None:
+        del self._asking[host]
+        if task.cancelled() or isinstance(found := task.result(), Broken):
+            return
+        now = asyncio.get_running_loop().time()
+        if len(self._known) >= _MAX_KNOWN:
+            self._known = {name: entry for name, entry in self._known.items() if now < entry[0]}
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+        self._known[host] = (now + self._cache_s, found)
+
+    async def _ask(self, host: str) -> Sequence[str] | Broken:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._lookup(host)
+        except TimeoutError:
+            return _unresolved(f"no answer from DNS for {host!r} within {self._timeout_s:g} s")
+        except UnicodeError:
+            return _unresolved(f"{host[:80]!r} is no host name")
+        except OSError as error:
+            return _unresolved(f"{host!r} could not be resolved: {error.strerror or error}")
 
 
-def _result(host: str, address: str, port: int) -> ResolveResult:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=0)
+class Dialer:
+    """Makes checked connections. `tls` replaces the system's settings and certificates."""
+
+    def __init__(self, policy: EgressPolicy, resolver: Resolver, tls: ssl.SSLContext | None) -> None:
+        self._policy = policy
+        self._resolver = resolver
+        self._tls = tls
+
+    async def connect(self, origin: Origin, timeout_s: float) -> Connection:
+        """Connect, with TLS where the origin has it; `timeout_s` bounds both. Broken says why it failed."""
+        tls, host, port = origin
+        addresses = [host] if _is_literal(host) else await self._resolver.resolve(host, port)
+        infos = [_info(address, port) for address in addresses]
+        refusals: list[str] = []
+
+        def make_socket(info: AddrInfoType) -> socket.socket:
+            family, kind, protocol, _, address = info
+            reason = self._policy.refusal(str(address[0]), int(address[1]))
+            if reason is not None:
+                refusals.append(reason)
+                raise AddressDenied(reason)
+            return socket.socket(family, kind, protocol)
+
+        if tls and self._tls is None:
+            self._tls = await asyncio.to_thread(default_tls)
+        try:
+            async with asyncio.timeout(timeout_s):
+                sock = await aiohappyeyeballs.start_connection(
+                    infos, socket_factory=make_socket, happy_eyeballs_delay=_NEXT_ADDRESS_S, interleave=1
+                )
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    Connection,
+                    sock=sock,
+                    ssl=self._tls if tls else None,
+                    server_hostname=host.rstrip(".") if tls else None,
+                )
+                return connection
+        # `from None`: such errors would carry more than `where` into tracebacks.
+        except (OSError, RuntimeError) as error:
+            if refusals:
+                raise denied(refusals[0]) from None
+            if type(error) is TimeoutError and error.errno is None:
+                raise Broken("CONNECT_TIMEOUT", "the connection was not made in time") from None
+            raise unconnected(error) from None
 
 
-class GuardedConnector(aiohttp.TCPConnector):
-    """A pool of connections that were all checked when they were made."""
-
-    async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
-    ) -> Connection:
-        flight = FLIGHT.get()
-        if flight is None:
-            return await super().connect(req, traces, timeout)
-        flight.connecting = True
-        connection = await super().connect(req, traces, timeout)
-        flight.connecting = False
-        flight.denied = None
-        return connection
+@lru_cache(maxsize=1)
+def default_tls() -> ssl.SSLContext:
+    """The system's certificates, names checked, HTTP/1.1 only. Reads files: not for the event loop."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
-def guarded_socket_factory(policy: EgressPolicy) -> Callable[[AddrInfoType], socket.socket]:
-    """Return a socket factory that refuses what `policy` refuses. No socket is made for a refused address."""
-
-    def make_socket(info: AddrInfoType) -> socket.socket:
-        family, kind, protocol, _, address = info
-        reason = policy.refusal(str(address[0]), int(address[1]))
-        if reason is not None:
-            flight = FLIGHT.get()
-            if flight is not None:
-                flight.denied = reason
-            raise AddressDenied(reason)
-        return socket.socket(family, kind, protocol)
-
-    return make_socket
+def denied(reason: str) -> Broken:
+    return Broken("EGRESS_DENIED", reason)
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectorSettings:
-    """Limits of the connection pool; times in seconds, 0 connections means no limit."""
-
-    dns_timeout_s: float
-    dns_cache_s: float
-    keepalive_s: float
-    max_connections: int
-    max_per_host: int
-    tls: ssl.SSLContext | None
+def _unresolved(said: str) -> Broken:
+    return Broken("DNS_FAILED", said)
 
 
-def make_connector(
-    policy: EgressPolicy, lookup: Lookup, settings: ConnectorSettings, *, reuse: bool
-) -> GuardedConnector:
-    """Make a connector inside the running loop. Without `reuse`, every request gets a connection of its own."""
-    return GuardedConnector(
-        resolver=GuardedResolver(policy, lookup, settings.dns_timeout_s),
-        socket_factory=guarded_socket_factory(policy),
-        use_dns_cache=settings.dns_cache_s > 0,
-        ttl_dns_cache=math.ceil(settings.dns_cache_s),
-        limit=settings.max_connections,
-        limit_per_host=settings.max_per_host,
-        ssl=settings.tls or True,
-        force_close=not reuse,
-        keepalive_timeout=settings.keepalive_s if reuse else None,
-    )
+def _is_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _info(address: str, port: int) -> AddrInfoType:
+    # With the protocol named, asyncio turns off the delay of small writes.
+    if ":" in address:
+        return socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port, 0, 0)
+    return socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port)

@@ -1,14 +1,11 @@
-"""Why an HTTP request failed: one table of codes, and how aiohttp's errors map onto it."""
+"""Why an HTTP request failed: one table of codes, and how errors of sockets and TLS map onto it."""
 
 from __future__ import annotations
 
 import errno
 import ssl
+from dataclasses import dataclass
 from typing import Final, Literal
-
-import aiohttp
-
-from taskforge.steps.http_connect import AddressDenied, Flight, NameNotResolved
 
 RetryClass = Literal["network", "timeout"]
 
@@ -67,82 +64,55 @@ def refused(code: str, message: str) -> HttpFailure:
     return HttpFailure(code, message, sent=False)
 
 
-def failure_of(error: aiohttp.ClientError | OSError, where: str, flight: Flight) -> HttpFailure:
-    """Map an error of aiohttp or the system onto a failure.
+@dataclass(slots=True)
+class Flight:
+    """One request under way, over all its hops."""
 
-    `where` is `scheme://host:port` of the hop, for the message: paths and queries may hold secrets.
-    """
-    denied = flight.denied
-    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, AddressDenied):
-        denied = denied or str(error.os_error)
-    if denied is not None:
-        return HttpFailure("EGRESS_DENIED", f"{where} is closed to steps: {denied}", sent=flight.answered)
-    code, said = _code_of(error)
-    return HttpFailure(code, f"{where}: {said}", sent=flight.sent, detail=_detail_of(error))
+    connecting: bool = True
+    answered: bool = False
 
-
-def _code_of(error: aiohttp.ClientError | OSError) -> tuple[str, str]:
-    match error:
-        case aiohttp.ClientConnectorDNSError():
-            return "DNS_FAILED", _dns_text(error.os_error)
-        case aiohttp.ClientConnectorCertificateError():
-            return "TLS_FAILED", f"the certificate is not trusted: {error.certificate_error}"
-        case aiohttp.ClientConnectorError():
-            return _connect_code(error.os_error)
-        case aiohttp.ConnectionTimeoutError():
-            return "CONNECT_TIMEOUT", "the connection was not made in time"
-        case aiohttp.ServerTimeoutError():
-            return "READ_TIMEOUT", "the server was silent for longer than the read timeout"
-        case aiohttp.ClientPayloadError() | aiohttp.ClientResponseError():
-            return _answer_code(error)
-        case aiohttp.InvalidURL():
-            return "INVALID_URL", "the URL cannot be requested"
-        case ssl.SSLError():
-            return _tls_code(error)
-        case aiohttp.ClientOSError() if isinstance(error.__cause__, ssl.SSLError):
-            return _tls_code(error.__cause__)
-        case aiohttp.ClientConnectionError() | OSError():
-            return "CONNECTION_RESET", "the connection broke before the answer was complete"
-        case _:
-            return "BAD_RESPONSE", f"the answer cannot be read ({type(error).__name__})"
+    @property
+    def sent(self) -> bool:
+        """Whether a byte of the request may have left. True where it is not known."""
+        return self.answered or not self.connecting
 
 
-def _connect_code(error: OSError) -> tuple[str, str]:
+class Broken(Exception):
+    """What went wrong with a connection or an answer, before it is told where: `code` as in RETRY_CLASSES."""
+
+    def __init__(self, code: str, said: str, detail: dict[str, object] | None = None) -> None:
+        super().__init__(said)
+        self.code = code
+        self.said = said
+        self.detail = detail
+
+    def failure(self, where: str, flight: Flight) -> HttpFailure:
+        """`where` is `scheme://host:port` of the hop: paths and queries may hold secrets."""
+        link = " is closed to steps: " if self.code == "EGRESS_DENIED" else ": "
+        return HttpFailure(self.code, f"{where}{link}{self.said}", sent=flight.sent, detail=self.detail)
+
+
+def unconnected(error: OSError | RuntimeError) -> Broken:
+    """Say why no connection could be made."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Broken("TLS_FAILED", f"the certificate is not trusted: {error}")
     if isinstance(error, ssl.SSLError):
-        return _tls_code(error)
+        return _tls_failure(error)
+    number = getattr(error, "errno", None)
     # A handshake that the peer ends raises a ConnectionResetError without a number.
-    reset = isinstance(error, ConnectionError) and error.errno is None
-    code = "CONNECTION_RESET" if reset else _CONNECT_CODES.get(error.errno or 0, "CONNECT_FAILED")
+    reset = isinstance(error, ConnectionError) and number is None
+    code = "CONNECTION_RESET" if reset else _CONNECT_CODES.get(number or 0, "CONNECT_FAILED")
+    name = errno.errorcode.get(number or 0)
+    detail: dict[str, object] | None = None if name is None else {"errno": name}
     if code == "CONNECT_REFUSED":
-        return code, "the connection was refused; is the server running and the port right?"
+        return Broken(code, "the connection was refused; is the server running and the port right?", detail)
     if code == "CONNECTION_RESET":
-        return code, "the connection broke while it was made"
-    return code, f"the connection could not be made: {error.strerror or error}"
+        return Broken(code, "the connection broke while it was made", detail)
+    return Broken(code, f"the connection could not be made: {getattr(error, 'strerror', None) or error}", detail)
 
 
-def _tls_code(error: ssl.SSLError) -> tuple[str, str]:
+def _tls_failure(error: ssl.SSLError) -> Broken:
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return "CONNECTION_RESET", "the connection broke during the TLS handshake"
+        return Broken("CONNECTION_RESET", "the connection broke during the TLS handshake")
     reason = (error.reason or error.strerror or "unknown").replace("_", " ").lower()
-    return "TLS_FAILED", f"TLS failed ({reason}); does this port speak TLS, and a version this side accepts?"
-
-
-def _dns_text(error: OSError) -> str:
-    if isinstance(error, NameNotResolved):
-        return str(error)
-    return f"the host name could not be resolved: {error.strerror or error}"
-
-
-def _answer_code(error: aiohttp.ClientPayloadError | aiohttp.ClientResponseError) -> tuple[str, str]:
-    if isinstance(error, aiohttp.ClientPayloadError) and "not completed" in str(error):
-        return "HALF_BODY", "the answer ended before its announced end"
-    said = str(getattr(error, "message", "") or error).splitlines()
-    return "BAD_RESPONSE", f"the answer is not valid HTTP: {said[0][:200] if said else type(error).__name__}"
-
-
-def _detail_of(error: BaseException) -> dict[str, object]:
-    cause = getattr(error, "os_error", None)
-    if not isinstance(cause, OSError) or isinstance(cause, NameNotResolved):
-        return {}
-    name = errno.errorcode.get(cause.errno or 0)
-    return {} if name is None else {"errno": name}
+    return Broken("TLS_FAILED", f"TLS failed ({reason}); does this port speak TLS, and a version this side accepts?")

@@ -6,22 +6,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
-from multidict import CIMultiDict
 from yarl import URL
 
 from taskforge.security.egress import literal_address
 from taskforge.steps.http_failure import HttpFailure, refused
-
-REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 _METHOD: Final = re.compile(r"[A-Za-z][A-Za-z0-9!#$%&'*+.^_`|~-]{0,31}")
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _BAD_VALUE: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _BAD_URL: Final = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
 _AS_WRITTEN: Final = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})*")
-_HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,253})|[0-9A-Fa-f:.]+")
+_HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,253})|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*")
 _HOST_HEADER: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 _FRAMING_HEADERS: Final = frozenset(
@@ -42,8 +39,7 @@ _BODY_HEADERS: Final = frozenset({"content-encoding", "content-language", "conte
 _CREDENTIAL: Final = re.compile(r"auth|cookie|credential|passw|secret|session|signature|token|api-?key|access-?key")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One HTTP request. Times in milliseconds; `max_bytes` bounds the decoded body of the answer.
 
     `query` is added to what the URL has. `max_redirects=0` returns a redirect as it is; None takes the client's limit.
@@ -64,13 +60,13 @@ class Request:
     fresh: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hop:
     """One request on the wire, checked. `headers` hold what the user set, and nothing of HTTP's framing."""
 
     method: str
     url: URL
-    headers: CIMultiDict[str]
+    headers: Sequence[tuple[str, str]]
     body: bytes | None
 
     @property
@@ -93,7 +89,7 @@ def first_hop(request: Request) -> Hop:
     return Hop(method, url, checked_headers(request.headers), request.body)
 
 
-def checked_headers(pairs: Sequence[tuple[str, str]]) -> CIMultiDict[str]:
+def checked_headers(pairs: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     """Return the headers to send. HttpFailure INVALID_HEADER names the one that must not be sent, never its value."""
     for name, value in pairs:
         problem = _name_problem(name)
@@ -105,12 +101,10 @@ def checked_headers(pairs: Sequence[tuple[str, str]]) -> CIMultiDict[str]:
                 f"the value of header {name} has a line break or another control character; "
                 'if it comes from data, remove it there (in jq: gsub("[\\\\x00-\\\\x1f]"; ""))',
             )
-    headers = CIMultiDict(pairs)
-    if "Host" in headers:
-        hosts = headers.getall("Host")
-        if len(hosts) > 1 or _HOST_HEADER.fullmatch(hosts[0]) is None:
-            raise refused("INVALID_HEADER", "the header Host must be given once, as name or name:port")
-    return headers
+    hosts = [value for name, value in pairs if name.lower() == "host"]
+    if hosts and (len(hosts) > 1 or _HOST_HEADER.fullmatch(hosts[0]) is None):
+        raise refused("INVALID_HEADER", "the header Host must be given once, as name or name:port")
+    return tuple(pairs)
 
 
 @lru_cache(maxsize=1024)
@@ -173,16 +167,14 @@ def next_hop(hop: Hop, status: int, locations: Sequence[str]) -> Hop:
     if isinstance(url, str):
         raise _redirect_refused(hop, status, url)
     method, body = hop.method, hop.body
-    headers = CIMultiDict(hop.headers)
+    dropped: set[str] = set()
     if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST"):
         method, body = "GET", None
-        for name in _BODY_HEADERS:
-            headers.popall(name, None)
+        dropped |= _BODY_HEADERS
+    names = {name.lower() for name, _ in hop.headers}
     if url.origin() != hop.url.origin():
-        for name in set(headers):
-            lowered = name.lower()
-            if lowered == "host" or _CREDENTIAL.search(lowered) is not None:
-                headers.popall(name, None)
+        dropped |= {name for name in names if name == "host" or _CREDENTIAL.search(name) is not None}
+    headers = tuple(pair for pair in hop.headers if pair[0].lower() not in dropped)
     return Hop(method, url, headers, body)
 
 

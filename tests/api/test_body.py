@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -126,7 +125,7 @@ async def test_the_parts_of_a_start_arrive_checked() -> None:
     name, args, kwargs = book.calls[0]
     assert (name, kwargs) == ("start_run", {})
     (asked,) = args
-    assert replace(asked, request_hash=None) == StartRequest(
+    assert asked._replace(request_hash=None) == StartRequest(
         "uptime",
         {"id": 12345678901234567890123},
         version=3,

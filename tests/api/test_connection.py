@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import uvicorn
 
 from taskforge.api import connection
-from taskforge.api.server import http_protocol
+from taskforge.api.connection import GuardedProtocol, JoinedTransport
 from tests.api.gate import make_gate
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
@@ -22,7 +23,7 @@ GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 async def listening() -> AsyncIterator[int]:
     """The gate behind the guarded protocol on a free port."""
     app, _, _ = make_gate()
-    config = uvicorn.Config(app, http=http_protocol(), ws="none", lifespan="off", log_config=None, access_log=False)
+    config = uvicorn.Config(app, http=GuardedProtocol, ws="none", lifespan="off", log_config=None, access_log=False)
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
@@ -128,3 +129,61 @@ async def test_a_wish_for_another_protocol_is_answered_in_this_one() -> None:
         for wish in (b"h2c", b"websocket"):
             sent = GET + b"Connection: Upgrade\r\nUpgrade: " + wish + b"\r\n\r\n"
             assert await answer_to(port, sent) == (200, {"status": "ok"})
+
+
+class Recorded(asyncio.Transport):
+    """Keeps what is written, one entry for each write."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1)})
+        self.written: list[bytes] = []
+        self.closed_after = -1
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+
+    def close(self) -> None:
+        self.closed_after = len(self.written)
+
+
+def test_what_is_held_back_is_written_at_once_and_before_the_connection_closes() -> None:
+    recorded = Recorded()
+    joined = JoinedTransport(recorded)
+    joined.write(b"alone")
+    joined.hold()
+    joined.write(b"head ")
+    joined.write(b"body")
+    assert recorded.written == [b"alone"]
+    joined.let_go()
+    joined.let_go()
+    joined.write(b"next")
+    joined.hold()
+    joined.write(b"last")
+    joined.close()
+    assert recorded.written == [b"alone", b"head body", b"next", b"last"]
+    assert recorded.closed_after == 4
+    assert joined.get_extra_info("peername") == ("127.0.0.1", 1)
+
+
+async def test_an_answer_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+
+    class Watched(JoinedTransport):
+        def __init__(self, transport: asyncio.Transport) -> None:
+            super().__init__(transport)
+            self._through = transport
+            self._transport = cast(asyncio.Transport, SimpleNamespace(write=self._keep, close=transport.close))
+
+        def _keep(self, data: bytes) -> None:
+            written.append(data)
+            self._through.write(data)
+
+        def is_closing(self) -> bool:
+            return self._through.is_closing()
+
+    monkeypatch.setattr(connection, "JoinedTransport", Watched)
+    async with listening() as port:
+        status, body = await answer_to(port, GET + b"\r\n")
+    assert (status, body) == (200, {"status": "ok"})
+    (answer,) = written
+    assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b'{"status":"ok"}')

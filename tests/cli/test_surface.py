@@ -58,7 +58,7 @@ def test_a_command_starts_within_a_third_of_a_second_of_cpu(arguments: list[str]
 
 
 def test_version_and_help_load_nothing_heavy(environ: dict[str, str]) -> None:
-    heavy = ("httpx2", "aiohttp", "uvicorn", "pydantic", "ruamel", "rich", "typer", "apsw", "orjson", "asyncio")
+    heavy = ("httpx2", "httptools", "uvicorn", "pydantic", "ruamel", "rich", "typer", "apsw", "orjson", "asyncio")
     for arguments in (["version"], ["--help"]):
         code = (
             "import sys; from taskforge.cli.main import run_command_line as run; "

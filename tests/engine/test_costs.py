@@ -5,6 +5,7 @@ A figure that rises here is a regression of `docs/performance.md`; one that fall
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import apsw
 import pytest
 
 from taskforge.core import jsontext
+from taskforge.engine.starting import StartRequest
 from taskforge.store.sqlite.store import SqliteStore
 from tests.engine.engine import Engine
 
@@ -89,3 +91,32 @@ async def test_a_run_costs_so_much(
     found = {what: counts[what] / RUNS for what in expected}
     print(name, found)
     assert found == expected
+
+
+async def test_a_batch_shares_its_statements(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = await engine.publish(TRANSFORMS)
+    inputs = [{"name": "x"}] * 128
+    await engine.service.start_runs(StartRequest(name), inputs)
+    with counted(engine, monkeypatch) as counts:
+        await engine.service.start_runs(StartRequest(name), inputs)
+    # BEGIN, the numbers, 2 inserts of runs, 6 of steps, 2 of journal entries, 2 of statistics, COMMIT.
+    assert (counts["transactions"], counts["statements"]) == (1, 15)
+
+
+@pytest.mark.parametrize("document", [TRANSFORMS, REQUESTS], ids=["three transforms", "three requests"])
+async def test_a_run_that_has_ended_leaves_nothing_to_the_garbage_collector(engine: Engine, document: str) -> None:
+    name = await engine.publish(document)
+    await engine.end(await engine.begin(name, input={"name": "x"}))
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        for _ in range(RUNS):
+            await engine.end(await engine.begin(name, input={"name": "x"}))
+        gc.collect()
+        circles = Counter(type(left).__name__ for left in gc.garbage)
+    finally:
+        gc.garbage.clear()
+        gc.set_debug(0)
+        gc.enable()
+    assert not {"RunSnapshot", "StepRun", "Frame", "Driver", "Changes", "Decision"} & circles.keys(), circles

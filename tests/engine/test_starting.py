@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,30 @@ async def test_a_start_that_read_the_workflow_before_it_was_changed_does_not_hid
 
 
 # ---- waiting
+
+
+async def test_waiting_ends_when_whoever_waits_leaves(engine: Engine) -> None:
+    engine.target.answer("/call", Answer(hold=True))
+    started = await engine.service.start_run(StartRequest(await engine.publish(CALL)))
+    there: set[Callable[[], None]] = set()
+
+    def leaving(tell: Callable[[], None]) -> Callable[[], None]:
+        there.add(tell)
+        return lambda: there.discard(tell)
+
+    for wait in (engine.service.wait_started(started, 60_000, leaving),
+                 engine.service.wait_run(started.id, 60_000, leaving)):  # fmt: skip
+        waiting = asyncio.create_task(wait)
+        while not there:
+            await asyncio.sleep(0.001)
+        for tell in tuple(there):
+            tell()
+        await asyncio.wait_for(waiting, 10)
+        assert not there
+    engine.target.release("/call")
+    assert await engine.service.wait_started(started, 60_000, leaving)
+    assert not there
+    assert (await engine.store.get_run(started.id)).record.state == "SUCCEEDED"
 
 
 async def test_waiting_ends_with_the_run_or_with_the_time(engine: Engine) -> None:

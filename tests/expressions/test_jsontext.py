@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import hypothesis
@@ -124,6 +125,33 @@ def test_every_value_comes_back_with_every_digit(value: JSON) -> None:
     assert read == value
     assert jsontext.dumps(read) == jsontext.dumps(value)
     assert jsontext.loads(jsontext.dump_bytes(value), unique_keys=True) == value
+
+
+@hypothesis.given(
+    st.recursive(
+        st.sampled_from(["1", '"a:b"', '"\\":"', "null"]),
+        lambda inner: (
+            st.lists(st.tuples(st.sampled_from(['"a"', '"b:"', '"\\u0061"', '""']), inner), max_size=3).map(
+                lambda pairs: "{" + ", ".join(f"{key} : {value}" for key, value in pairs) + "}"
+            )
+            | st.lists(inner, max_size=3).map(lambda items: "[" + ",".join(items) + "]")
+        ),
+        max_leaves=8,
+    )
+)
+def test_a_key_is_found_to_be_there_twice_however_it_is_written(text: str) -> None:
+    def pairs(items: list[tuple[str, JSON]]) -> JSON:
+        if len(dict(items)) < len(items):
+            raise KeyError
+        return dict(items)
+
+    try:
+        expected = json.loads(text, object_pairs_hook=pairs)
+    except KeyError:
+        with pytest.raises(JsonError, match="duplicate key"):
+            jsontext.loads(text, unique_keys=True)
+    else:
+        assert jsontext.loads(text, unique_keys=True) == expected
 
 
 @hypothesis.given(st.binary(max_size=60) | st.text('[]{}",:0123456789eE+-.\\u dtrufalsn', max_size=60))

@@ -136,14 +136,14 @@ def test_an_exception_stands_with_its_traceback_in_the_same_line(target: tuple[i
 def test_levels_below_the_chosen_one_and_chatter_of_libraries_are_left_out(target: tuple[int, Path]) -> None:
     configure_logging(level="debug", descriptor=target[0])
     log.debug("ours")
-    logging.getLogger("aiohttp.client").info("theirs")
-    logging.getLogger("aiohttp.client").warning("theirs %s", "told\nall")
+    logging.getLogger("library.client").info("theirs")
+    logging.getLogger("library.client").warning("theirs %s", "told\nall")
     configure_logging(level="error", descriptor=target[0])
     log.warning("quiet")
     entries = [json.loads(line) for line in target[1].read_text().splitlines()]
     assert [(entry["logger"], entry["event"]) for entry in entries] == [
         ("test", "ours"),
-        ("aiohttp.client", "theirs told\nall"),
+        ("library.client", "theirs told\nall"),
     ]
 
 

@@ -19,7 +19,7 @@ from taskforge.core.clock import from_rfc3339
 from taskforge.core.jsontext import JSON, dumps
 from taskforge.security.egress import EgressPolicy
 from taskforge.steps.http_client import HttpClient, HttpFailure, Request, Response, parse_body, retry_after_ms
-from taskforge.steps.http_response import Inflater
+from taskforge.steps.http_coding import Inflater
 from tests.support.raw_server import Peer, Received, Script, raw_server
 
 MIB = 1_048_576

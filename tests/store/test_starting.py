@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 
 from taskforge.core.errors import IdempotencyMismatch, NotFound, WorkflowDisabled
+from taskforge.core.snapshot import Changes
 from taskforge.store.protocol import NewRun, StartedRun
 from tests.store.backends import Backend
 from tests.store.desk import Desk
-from tests.support.plans import CALL_THEN_GIVE, ONE_CALL, THREE_GIVES, plan, step
+from tests.support.plans import CALL, CALL_THEN_GIVE, ONE_CALL, THREE_GIVES, plan, step
 
 SEVEN_DAYS = 7 * 24 * 3_600_000
 
@@ -163,6 +164,38 @@ async def test_a_batch_gets_consecutive_numbers_in_its_order(desk: Desk) -> None
     assert [answer.number for answer in answers] == list(range(1, 101))
     assert [answer.id for answer in answers] == [new.id for new, _, _ in work]
     assert await desk.store.count_steps(answers[1].key) == 3
+
+
+LARGE = plan(step("give", config="x" * 2_000), step("call", CALL, {"url": "y" * 2_000}))
+
+
+@pytest.mark.parametrize("count", [2, 7, 64, 100, 137])
+async def test_a_batch_leaves_the_rows_that_its_runs_would_have_left_one_by_one(
+    desk: Desk, backend: Backend, count: int
+) -> None:
+    kinds = [{"plan": ONE_CALL}, {"plan": THREE_GIVES}, {"plan": ONE_CALL, "slots": 0}, {"plan": LARGE}]
+    starts: list[tuple[NewRun, Changes]] = []
+    for i in range(count):
+        new, _, changes = desk.begin(**kinds[i % 4])  # type: ignore[arg-type]
+        starts.append((new, changes))
+    together = await desk.store.start_runs(starts)
+    alone: list[StartedRun] = []
+    for new, changes in starts:
+        leases = [lease._replace(id=f"{lease.id}_") for lease in changes.leases]
+        again = await desk.store.start_run(replace(new, id=f"{new.id}_"), replace(changes, leases=leases))
+        alone.append(again)
+    for first, second in zip(together, alone, strict=True):
+        assert second == first._replace(id=f"{first.id}_", key=second.key, number=second.number)
+        rows, others = await desk.store.load_run(first.key), await desk.store.load_run(second.key)
+        assert rows.steps == others.steps
+        assert rows.run.record == others.run.record
+        assert [at.record._replace(id="") for at in rows.attempts] == [
+            at.record._replace(id="") for at in others.attempts
+        ]
+        journal = await desk.store.list_journal(first.key, 0, 10)
+        assert [entry.entries for entry in journal] == [
+            entry.entries for entry in await desk.store.list_journal(second.key, 0, 10)
+        ]
 
 
 async def test_an_empty_batch_starts_nothing(desk: Desk) -> None:

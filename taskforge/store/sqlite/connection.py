@@ -44,8 +44,9 @@ _SYNC_FAILED = frozenset(
 _DAMAGED = (apsw.CorruptError, apsw.NotADBError)
 
 
-_ROWS_AT_ONCE: Final = 8
-"""Most rows in one INSERT: so many statements of each sort are kept compiled."""
+_MANY_ROWS: Final = 64
+_SOME_ROWS: Final = 8
+"""Rows in one INSERT: many, else some or what is left. So only nine statements of each sort are kept compiled."""
 
 
 @cache
@@ -57,11 +58,23 @@ def _for_rows(one: str, count: int) -> str:
 
 class Session:
     """A connection with the named statements. `counts` gathers what the running verb adds to the statistics; `sources`
-    are the workflows whose ends start runs, where that is known (only the writing connection asks)."""
+    are the workflows whose ends start runs, where that is known (only the writing connection asks). One that is
+    `inline_only` reads no large values (`store.sqlite.large`)."""
 
-    __slots__ = ("changes", "conn", "counts", "execute", "executemany", "last_insert_rowid", "sources", "sql")
+    __slots__ = (
+        "changes",
+        "conn",
+        "counts",
+        "execute",
+        "executemany",
+        "inline_only",
+        "last_insert_rowid",
+        "sources",
+        "sql",
+    )
 
     def __init__(self, conn: apsw.Connection, sql: Mapping[str, str]) -> None:
+        self.inline_only = False
         self.conn = conn
         self.sql = sql
         self.execute = conn.execute
@@ -90,12 +103,15 @@ class Session:
         return self.changes()
 
     def insert(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Insert rows with a statement that ends in `VALUES (…)`, several at a time: fewer steps, each lets go of the
-        interpreter."""
+        """Insert rows by a statement that ends in `VALUES (…)`, several at a time: there are fewer statements, and each
+        lets go of the interpreter."""
         one = self.sql[name]
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            some = rows[start : start + _ROWS_AT_ONCE]
-            self.execute(_for_rows(one, len(some)), tuple(chain.from_iterable(some)))
+        start, left = 0, len(rows)
+        while left:
+            count = _MANY_ROWS if left >= _MANY_ROWS else min(left, _SOME_ROWS)
+            self.execute(_for_rows(one, count), tuple(chain.from_iterable(rows[start : start + count])))
+            start += count
+            left -= count
 
     def add(self, kind: str, state: str, difference: int) -> None:
         """Add to the statistics of the verb that runs."""

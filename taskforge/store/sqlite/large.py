@@ -99,8 +99,14 @@ def step_rows(key: int, steps: Iterable[StepRecord], large: Encoded | None) -> l
     return found
 
 
+class NotInline(Exception):
+    """There is a large value where none is read."""
+
+
 def fetch_large(session: Session, key: int, path: str, field: str) -> str | None:
-    """Return a large value as it was stored."""
+    """Return a large value as it was stored. Raises NotInline on a session that is `inline_only`."""
+    if session.inline_only:
+        raise NotInline
     row = session.row("large_value", (key, path, field))
     if row is None:
         return None

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, NoReturn
 
 from taskforge.core.errors import NotFound
 from taskforge.core.snapshot import AttemptRecord, RunRecord, SignalRecord, StepRecord
+from taskforge.core.states import RUN_TERMINAL
 from taskforge.store.protocol import AttemptRow, JournalRow, RunFilter, RunRow, RunRows
 from taskforge.store.sqlite.connection import Session
 from taskforge.store.sqlite.large import ENDING, INPUT, RUN_OUTPUT, TRIGGER, fetch_large, step_record
@@ -53,7 +54,9 @@ def get_run_rows(
         found = [step_record(session, run.key, row) for row in rows]
         for step in found:
             attempts += [_attempt(row) for row in session.rows("attempts_of_step", (run.key, step.path))]
-    return RunRows(run, found, attempts, _signals(session, run.key))
+    # A run that has ended keeps no signals.
+    signals = [] if run.record.state in RUN_TERMINAL else _signals(session, run.key)
+    return RunRows(run, found, attempts, signals)
 
 
 def count_steps(session: Session, key: int) -> int:

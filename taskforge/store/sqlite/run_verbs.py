@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -26,8 +27,8 @@ from taskforge.store.sqlite import (
     workflow_state,
 )
 from taskforge.store.sqlite.connection import Session
-from taskforge.store.sqlite.large import Encoded
-from taskforge.store.sqlite.verbs import SHORT, Verbs, journal_of
+from taskforge.store.sqlite.large import Encoded, NotInline
+from taskforge.store.sqlite.verbs import SHORT, SHORT_BATCH, Verbs, journal_of
 
 Apply = Callable[[Session, Changes, str | None, Encoded | None], int | None]
 
@@ -45,7 +46,11 @@ class RunVerbs(Verbs):
 
     async def start_runs(self, runs_: Sequence[tuple[NewRun, Changes]]) -> list[StartedRun]:
         work = [(new, changes, journal_of(changes), await self._encode(changes, new)) for new, changes in runs_]
-        return await self._writer.enqueue(runs.start_runs, work)
+        is_short = (
+            all(large is None for _, _, _, large in work)
+            and sum(len(changes.steps) for _, changes, _, _ in work) <= SHORT_BATCH
+        )
+        return await self._writer.enqueue(runs.start_runs, work, is_short=is_short)
 
     async def advance_run(self, changes: Changes) -> int | None:
         return await self._apply(changes)
@@ -154,8 +159,17 @@ class RunVerbs(Verbs):
         return await self._readers.submit(run_reads.get_run, ref)
 
     async def get_run_rows(
-        self, ref: str, *, steps: Literal["none", "failed", "all"] = "all", cursor: str | None = None, limit: int = 500
+        self,
+        ref: str,
+        *,
+        steps: Literal["none", "failed", "all"] = "all",
+        cursor: str | None = None,
+        limit: int = 500,
+        is_short: bool = False,
     ) -> RunRows:
+        if is_short:
+            with contextlib.suppress(NotInline):
+                return self._readers.read_here(run_reads.get_run_rows, ref, steps, cursor, limit)
         return await self._readers.submit(run_reads.get_run_rows, ref, steps, cursor, limit)
 
     async def count_steps(self, key: int) -> int:

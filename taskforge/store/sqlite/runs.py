@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from taskforge.core.errors import IdempotencyMismatch, LeaseLost, NotFound, WorkflowDisabled
 from taskforge.core.jsontext import loads
@@ -39,10 +39,64 @@ def start_run(
         if earlier is not None:
             return earlier
         session.write("start_run_forget_key", (new.workflow, new.idempotency_key))
-    numbered = session.rows("start_run_number", (new.workflow,))
+    number = _numbers(session, new.workflow, 1)
+    told = None if new.parent is None else told_of_start(session, new.parent_key, loads(new.parent))
+    session.execute(session.sql["start_run_insert"], _run_row(new, number, changes, large, told))
+    key = session.last_insert_rowid()
+    if changes.steps:
+        session.insert("start_run_step", step_rows(key, changes.steps, large))
+    if changes.leases:
+        session.insert("apply_lease", [(key, *lease) for lease in changes.leases])
+    if journal is not None:
+        session.execute(session.sql["apply_journal"], (key, changes.now, journal))
+    return _begun(session, new, key, number, changes, large)
+
+
+def start_runs(
+    session: Session, runs: Sequence[tuple[NewRun, Changes, str | None, Encoded | None]]
+) -> list[StartedRun]:
+    """Several runs at a time in each statement, where they are runs of one workflow that nothing else asks about."""
+    first = runs[0][0] if runs else None
+    if first is None or any(
+        new.workflow != first.workflow or new.idempotency_key is not None or new.parent is not None
+        for new, _, _, _ in runs
+    ):
+        return [start_run(session, *run) for run in runs]
+    number = _numbers(session, first.workflow, len(runs))
+    session.insert(
+        "start_run_insert",
+        [_run_row(new, number + place, changes, large, None) for place, (new, changes, _, large) in enumerate(runs)],
+    )
+    # Keys are given in order, and nobody else writes meanwhile.
+    start = session.last_insert_rowid() - len(runs) + 1
+    steps: list[tuple[Any, ...]] = []
+    leases: list[tuple[Any, ...]] = []
+    entries: list[tuple[Any, ...]] = []
+    for key, (_, changes, journal, large) in enumerate(runs, start):
+        steps += step_rows(key, changes.steps, large)
+        if changes.leases:
+            leases += [(key, *lease) for lease in changes.leases]
+        if journal is not None:
+            entries.append((key, changes.now, journal))
+    session.insert("start_run_step", steps)
+    session.insert("apply_lease", leases)
+    session.insert("apply_journal", entries)
+    return [
+        _begun(session, new, start + place, number + place, changes, large)
+        for place, (new, changes, _, large) in enumerate(runs)
+    ]
+
+
+def _numbers(session: Session, workflow: str, count: int) -> int:
+    """Take the next numbers of a workflow's runs, and return the first."""
+    numbered = session.rows("start_run_numbers", (workflow, count))
     if not numbered:
-        _refuse_start(session, new.workflow)
-    number = numbered[0][0]
+        _refuse_start(session, workflow)
+    number: int = numbered[0][0]
+    return number
+
+
+def _run_row(new: NewRun, number: int, changes: Changes, large: Encoded | None, told: int | None) -> tuple[Any, ...]:
     run = changes.run
     input: str | None = new.input
     trigger: str | None = new.trigger
@@ -52,32 +106,25 @@ def start_run(
             input, mask = None, mask | INPUT
         if ("", "trigger") in large:
             trigger, mask = None, mask | TRIGGER
-    told = None if new.parent is None else told_of_start(session, new.parent_key, loads(new.parent))
-    session.execute(
-        session.sql["start_run_insert"],
-        (
-            new.id, new.workflow, number, new.version, run.state, run.generation, changes.revision + 1, run.owner,
-            run.due_at, run.suspect, new.priority, new.start_at, new.trigger_type, new.created_at, run.started_at,
-            run.finished_at, new.idempotency_key, new.request_hash, new.lineage, run.needs_slot, run.latest_at,
-            run.place, run.placed, run.undone, new.parent_key, told, mask, run.error, new.parent, ending, trigger,
-            input, output,
-        ),
+    return (
+        new.id, new.workflow, number, new.version, run.state, run.generation, changes.revision + 1, run.owner,
+        run.due_at, run.suspect, new.priority, new.start_at, new.trigger_type, new.created_at, run.started_at,
+        run.finished_at, new.idempotency_key, new.request_hash, new.lineage, run.needs_slot, run.latest_at,
+        run.place, run.placed, run.undone, new.parent_key, told, mask, run.error, new.parent, ending, trigger,
+        input, output,
     )  # fmt: skip
-    key = session.last_insert_rowid()
-    if changes.steps:
-        session.insert("start_run_step", step_rows(key, changes.steps, large))
-    _write_rest(session, key, changes, journal, large)
-    # A run that begins has no children and holds no place yet.
-    due_at = None if changes.claim is None else consequences(session, key, changes)
-    if changes.claim is None and run.state in RUN_TERMINAL:
+
+
+def _begun(session: Session, new: NewRun, key: int, number: int, changes: Changes, large: Encoded | None) -> StartedRun:
+    """Write what only few runs have when they begin, and what the run means for others."""
+    _write_rest(session, key, changes, large)
+    run, due_at = changes.run, None
+    if changes.claim is not None:
+        due_at = consequences(session, key, changes)
+    elif run.state in RUN_TERMINAL:
+        # A run that begins has no children and holds no place yet.
         note_end(session, key, run.state, new.workflow)
     return StartedRun(new.id, key, number, run.state, True, due_at)
-
-
-def start_runs(
-    session: Session, runs: Sequence[tuple[NewRun, Changes, str | None, Encoded | None]]
-) -> list[StartedRun]:
-    return [start_run(session, *run) for run in runs]
 
 
 def cancel_run(session: Session, changes: Changes, journal: str | None, large: Encoded | None) -> int | None:
@@ -124,7 +171,11 @@ def apply_changes(session: Session, changes: Changes, journal: str | None, large
         session.execute(sql["apply_told"], (changes.told_child,))
     if run.ending is None and len(run.output or "") + len(run.error or "") > _ENDING_NEAR_LARGE:
         session.execute(sql["apply_ending_over"], (key,))
-    _write_rest(session, key, changes, journal, large)
+    if changes.leases:
+        session.insert("apply_lease", [(key, *lease) for lease in changes.leases])
+    if journal is not None:
+        session.execute(sql["apply_journal"], (key, changes.now, journal))
+    _write_rest(session, key, changes, large)
     return consequences(session, key, changes)
 
 
@@ -147,23 +198,21 @@ def _take_signal(session: Session, key: int, id: str) -> None:
         session.execute(session.sql["apply_signal_forget"], (key, id))
 
 
-def _write_rest(session: Session, key: int, changes: Changes, journal: str | None, large: Encoded | None) -> None:
+def _write_rest(session: Session, key: int, changes: Changes, large: Encoded | None) -> None:
+    """Write what few decisions have, and add up what all of them count."""
     sql = session.sql
-    if changes.leases:
-        session.executemany(sql["apply_lease"], [(key, *lease) for lease in changes.leases])
     if changes.dead_letters:
         session.executemany(sql["apply_dead_letter"], [(key, *letter) for letter in changes.dead_letters])
         session.add("dead_letter", "OPEN", len(changes.dead_letters))
-    for sent in stored_signals(changes):
-        is_large = large is not None and (sent.id, "signal") in large
-        data = None if is_large else sent.data
-        session.execute(sql["apply_signal"], (key, sent.id, sent.name, data, sent.sent_at, is_large))
+    if changes.signals:
+        for sent in stored_signals(changes):
+            is_large = large is not None and (sent.id, "signal") in large
+            data = None if is_large else sent.data
+            session.execute(sql["apply_signal"], (key, sent.id, sent.name, data, sent.sent_at, is_large))
     if changes.rates:
         session.executemany(sql["apply_rate"], list(changes.rates.items()))
     if large:
         store_large(session, key, large)
-    if journal is not None:
-        session.execute(sql["apply_journal"], (key, changes.now, journal))
     counts = session.counts
     for name, difference in changes.counts.items():
         counts[name] = counts.get(name, 0) + difference

@@ -17,6 +17,10 @@ _ENCODE_HERE = 32_768
 SHORT = 64
 """Most steps in a decision that is stored on the event loop."""
 
+SHORT_BATCH = 4_096
+"""The same for a batch of new runs, which share their statements: some 15 ms. In the thread it takes several times as
+long while the loop is busy."""
+
 
 class Verbs:
     """Base of the classes that `SqliteStore` is made of."""

@@ -247,6 +247,7 @@ class Writer:
         try:
             while (work := self._work.get()) is not None:
                 self._serve(*work)
+                del work  # or the last group would stay in memory until the next one comes
         except BaseException as error:
             self._fail(f"the writer stopped: {type(error).__name__}: {error}")
         finally:

@@ -59,9 +59,9 @@ SELECT key, id, number, state, request_hash, created_at FROM runs WHERE workflow
 -- name: start_run_forget_key
 UPDATE runs SET idempotency_key = NULL WHERE workflow = ? AND idempotency_key = ?;
 
--- name: start_run_number
-UPDATE workflows SET next_number = next_number + 1 WHERE name = ? AND enabled = 1 AND deleted_at IS NULL
-RETURNING next_number - 1;
+-- name: start_run_numbers
+UPDATE workflows SET next_number = next_number + ?2 WHERE name = ?1 AND enabled = 1 AND deleted_at IS NULL
+RETURNING next_number - ?2;
 
 -- name: start_run_insert
 INSERT INTO runs (
