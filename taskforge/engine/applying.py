@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from taskforge.core.clock import Clock
@@ -16,6 +16,7 @@ from taskforge.core.jsontext import dumps, loads
 from taskforge.core.model import JSON
 from taskforge.core.outline import calls_of, children_of
 from taskforge.core.problem import Problem, format_path, quoted, suggest
+from taskforge.core.record import dataclass
 from taskforge.core.states import RUN_TERMINAL, RunState
 from taskforge.engine.planning import (
     SHOWN_RUNS,

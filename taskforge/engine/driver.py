@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from taskforge.core import events as ev
@@ -25,6 +24,7 @@ from taskforge.core.errors import (
     Unavailable,
 )
 from taskforge.core.model import Prepared
+from taskforge.core.record import dataclass
 from taskforge.core.snapshot import Changes, RunSnapshot
 from taskforge.core.states import RunState
 from taskforge.engine.resuming import check_resumable

@@ -7,7 +7,6 @@ that comes from outside is parsed as an expression.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from taskforge.core.attempts import JUDGED
 from taskforge.core.clock import to_rfc3339
@@ -15,6 +14,7 @@ from taskforge.core.errors import Failure
 from taskforge.core.kind import ActionKind
 from taskforge.core.model import JSON, SKIPPED, Evaluation, Name, Prepared, Template
 from taskforge.core.progress import ASIDE
+from taskforge.core.record import dataclass
 from taskforge.core.snapshot import RunSnapshot, StepRun
 from taskforge.core.states import StepState
 from taskforge.engine.resuming import next_target, targets_by_id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple
@@ -14,6 +14,7 @@ from taskforge.core.jsontext import dumps, loads
 from taskforge.core.model import JSON
 from taskforge.core.outline import calls_of
 from taskforge.core.problem import Problem
+from taskforge.core.record import dataclass
 from taskforge.store.protocol import LiveRuns, RunRow, VersionRow
 from taskforge.store.triggered import TIMES, ScheduleRow, TriggerSpec
 from taskforge.triggers.forecast import local_text

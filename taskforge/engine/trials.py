@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from taskforge.core.clock import to_rfc3339
 from taskforge.core.errors import ExpressionFailed, InvalidExpression, TooManyRequests
 from taskforge.core.model import JSON, Step
 from taskforge.core.problem import Problem, quoted, suggest
 from taskforge.core.progress import ASIDE
+from taskforge.core.record import dataclass
 from taskforge.core.snapshot import RunSnapshot, StepRun
 from taskforge.engine.evaluation import Expressions
 from taskforge.expressions.compiled import compile_program

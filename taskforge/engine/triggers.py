@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from taskforge.core.clock import Clock, from_rfc3339, to_rfc3339
@@ -12,6 +11,7 @@ from taskforge.core.errors import RespondFailed, Unavailable
 from taskforge.core.jsontext import dump_bytes, loads
 from taskforge.core.model import JSON, Plan
 from taskforge.core.reasons import Reason, meaning
+from taskforge.core.record import dataclass
 from taskforge.core.snapshot import RunSnapshot
 from taskforge.core.states import RunState
 from taskforge.engine.drivers import Drivers

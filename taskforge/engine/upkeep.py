@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -24,6 +23,7 @@ from taskforge.config.home_files import (
 )
 from taskforge.core.clock import Clock, to_rfc3339
 from taskforge.core.errors import Conflict, StartupError, TaskForgeError, Unavailable
+from taskforge.core.record import dataclass
 from taskforge.core.states import RUN_TERMINAL
 from taskforge.observe.logs import get_logger
 from taskforge.security.fingerprint import key_fingerprints

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final, NamedTuple
 
 from taskforge.core.clock import Clock
@@ -17,6 +17,7 @@ from taskforge.core.jsontext import dumps, loads
 from taskforge.core.kind import Suspended
 from taskforge.core.model import JSON, AttemptFailure, Name, Prepared
 from taskforge.core.problem import Pointer, Problem, format_path, quoted, suggest
+from taskforge.core.record import dataclass
 from taskforge.engine.sources import STORE, VALUE_NAME, Sources
 from taskforge.observe.logs import get_logger, mask_logs
 from taskforge.security.providers import MAX_SECRET_BYTES, Provider, ProviderFailed

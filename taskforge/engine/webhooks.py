@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ from taskforge.core.errors import (
 )
 from taskforge.core.jsontext import dumps, loads
 from taskforge.core.model import JSON, Evaluation, WebhookTrigger
+from taskforge.core.record import dataclass
 from taskforge.engine.evaluation import Expressions
 from taskforge.engine.rates import Rates
 from taskforge.engine.starting import Pending, Starts

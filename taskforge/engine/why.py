@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from taskforge.core.attempts import JUDGED, PROBE
 from taskforge.core.reasons import Reason, waiting_reason
+from taskforge.core.record import dataclass
 from taskforge.core.rows import ALONE
 from taskforge.core.snapshot import RunSnapshot, StepRun
 from taskforge.core.states import RunState, StepState

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import ssl
-from dataclasses import dataclass
 from typing import Final, Literal
+
+from taskforge.core.record import dataclass
 
 RetryClass = Literal["network", "timeout"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 from yarl import URL
 
+from taskforge.core.record import dataclass
 from taskforge.security.egress import literal_address
 from taskforge.steps.http_failure import HttpFailure, refused
 

@@ -7,12 +7,12 @@ import codecs
 import email.utils
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC
 from functools import lru_cache
 from typing import Final
 
 from taskforge.core.jsontext import JSON, JsonError, loads, replace_lone_surrogates
+from taskforge.core.record import dataclass
 from taskforge.steps.http_failure import HttpFailure
 
 _CHARSETS: Final = re.compile(

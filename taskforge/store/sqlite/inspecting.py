@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 import apsw
 
+from taskforge.core.record import dataclass
 from taskforge.store.sql import load_queries
 from taskforge.store.sqlite.connection import APPLICATION_ID, Session, configure_reader, open_connection
 from taskforge.store.sqlite.opening import applied_migrations, wal_path
