@@ -7,97 +7,41 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-import apsw
 import pytest
 
-from taskforge.core import jsontext
 from taskforge.engine.starting import StartRequest
-from taskforge.store.sqlite.store import SqliteStore
+from tests.engine.counting import IN_CHILD, REQUESTS, TRANSFORMS, counted
 from tests.engine.engine import Engine
 
 RUNS = 20
-TRANSFORMS = """
-name: transforms
-steps:
-  - {id: a, transform: {n: 1, name: "${{ $input.name }}"}}
-  - {id: b, transform: "${{ $a.name }}"}
-  - {id: c, transform: {first: "${{ $a.n }}", second: "${{ $b }}"}}
-output: ${{ $c }}
-"""
-REQUESTS = """
-name: requests
-steps:
-  - {id: a, http: {url: "URL/a"}}
-  - {id: b, http: {url: "URL/b"}}
-  - {id: c, http: {url: "URL/c?n=${{ $a.status }}"}}
-"""
-IN_CHILD = """
-name: in-child
-steps: [{id: a, transform: "${{ [limit(3; repeat($input.name))] | join(\\"-\\") }}"}]
-"""
-
-
-@contextmanager
-def counted(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
-    """Count what happens in the body: statements and transactions of the writing connection, questions to jq children,
-    and texts made of JSON values."""
-    store: SqliteStore = engine.store
-    counts: Counter[str] = Counter()
-    commits, conn = store.commits, store._writer._session.conn
-    encode, ask = jsontext.dump_bytes, engine.evaluator.evaluate
-
-    def statement(event: dict[str, object]) -> None:
-        counts["statements"] += 1
-
-    def dump_bytes(value: object) -> bytes:
-        counts["JSON texts"] += 1
-        return encode(value)
-
-    async def evaluate(*args: object, **named: object) -> object:
-        counts["jq round trips"] += 1
-        return await ask(*args, **named)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(jsontext, "dump_bytes", dump_bytes)
-        patch.setattr(engine.evaluator, "evaluate", evaluate)
-        conn.trace_v2(apsw.SQLITE_TRACE_STMT, statement)
-        try:
-            yield counts
-        finally:
-            conn.trace_v2(0)
-    counts["transactions"] = store.commits - commits
 
 
 @pytest.mark.parametrize(
-    ("document", "expected"),
+    ("document", "expected", "turns"),
     [
-        (TRANSFORMS, {"transactions": 1, "statements": 8, "jq round trips": 0, "JSON texts": 7}),
-        (REQUESTS, {"transactions": 4, "statements": 38, "jq round trips": 0, "JSON texts": 10}),
-        (IN_CHILD, {"transactions": 2, "statements": 18, "jq round trips": 1, "JSON texts": 6}),
+        (TRANSFORMS, {"transactions": 1, "statements": 8, "jq round trips": 0, "JSON texts": 7}, 8),
+        (REQUESTS, {"transactions": 4, "statements": 38, "jq round trips": 0, "JSON texts": 10}, 36),
+        (IN_CHILD, {"transactions": 2, "statements": 18, "jq round trips": 1, "JSON texts": 6}, 24),
     ],
     ids=["three transforms", "three requests", "one transform in jq"],
 )
-async def test_a_run_costs_so_much(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, document: str, expected: dict[str, int]
-) -> None:
+async def test_a_run_costs_so_much(engine: Engine, document: str, expected: dict[str, int], turns: int) -> None:
     name = await engine.publish(document)
     await engine.end(await engine.begin(name, input={"name": "x"}))
-    with counted(engine, monkeypatch) as counts:
+    with counted(engine) as counts:
         for _ in range(RUNS):
             await engine.end(await engine.begin(name, input={"name": "x"}))
-    found = {what: counts[what] / RUNS for what in expected}
-    print(name, found)
-    assert found == expected
+    assert {what: counts[what] / RUNS for what in expected} == expected
+    # How often threads and sockets wake the loop is not quite the same each time.
+    assert counts["loop iterations"] / RUNS <= turns
 
 
-async def test_a_batch_shares_its_statements(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_batch_shares_its_statements(engine: Engine) -> None:
     name = await engine.publish(TRANSFORMS)
     inputs = [{"name": "x"}] * 128
     await engine.service.start_runs(StartRequest(name), inputs)
-    with counted(engine, monkeypatch) as counts:
+    with counted(engine) as counts:
         await engine.service.start_runs(StartRequest(name), inputs)
     # BEGIN, the numbers, 2 inserts of runs, 6 of steps, 2 of journal entries, 2 of statistics, COMMIT.
     assert (counts["transactions"], counts["statements"]) == (1, 15)
