@@ -131,6 +131,12 @@ class Answer:
             self._finish()
         return True
 
+    def abandon(self) -> None:
+        """Let go of what came, when the request has failed: its error leads back here by its traceback, and such a
+        circle would keep the body until garbage is collected, which is seldom."""
+        self.failure = self._parser = self._waiter = None
+        self._data = b""
+
     def _finish(self) -> None:
         self._over = True
         self._parser = None  # which holds this object

@@ -177,6 +177,9 @@ class HttpClient:
             if answer.coding is None or answer.follow:
                 return answer.plain
             return await answer.decoded(answer.coding)
+        except BaseException:
+            answer.abandon()
+            raise
         finally:
             reuse = connection.detach() and answer.complete and answer.keep and not request.fresh
             pool.give_back(connection, reuse=reuse)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import traceback
+import weakref
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from taskforge.core.errors import FAILURE_CODES
 from taskforge.security.egress import EgressPolicy
+from taskforge.steps import http_client
+from taskforge.steps.http_answer import Answer
 from taskforge.steps.http_client import RETRY_CLASSES, HttpClient, HttpFailure, Request
 from tests.support.raw_server import Peer, Received, Script, raw_server
 
@@ -355,6 +360,37 @@ async def test_cancelling_a_request_closes_its_connection_and_is_no_failure(clie
             with pytest.raises(asyncio.CancelledError):
                 await task
             await closed.wait()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 2_000_000,  # too large
+        b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\n" + b"x" * 800_000,  # cut off
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 9\r\n\r\nno gzip!!",
+        b"HTTP/1.1 101 Switching\r\n\r\n",
+    ],
+)
+async def test_a_failure_leaves_no_answer_to_the_garbage_collector(
+    client: HttpClient, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[Answer]] = []
+
+    class Watched(Answer):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(http_client, "Answer", Watched)
+    gc.disable()
+    try:
+        async with raw_server(answering(data)) as server:
+            with contextlib.suppress(HttpFailure):  # pytest.raises would keep it
+                await client.request(Request("GET", server.url()))
+        await asyncio.sleep(0)  # until the wake-up that brought the failure is over
+        assert [ref() for ref in made] == [None]
+    finally:
+        gc.enable()
 
 
 async def test_many_deadlines_each_hold_while_others_pass(client: HttpClient) -> None:
