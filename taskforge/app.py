@@ -158,7 +158,11 @@ class Server:
         executor = Executor(
             self.clock,
             expressions,
-            {"http": http, "http_timeout_ms": _ms(settings.http.default_timeout_seconds)},
+            {
+                "http": http,
+                "http_timeout_ms": _ms(settings.http.default_timeout_seconds),
+                "retry_after_cap_ms": _ms(settings.http.retry_after_cap_seconds),
+            },
             state=state,
             limit=settings.engine.max_attempts_in_flight,
             default_timeout_ms=_ms(settings.http.default_timeout_seconds),

@@ -25,10 +25,36 @@ if TYPE_CHECKING:
 
 
 LOST = "taskforge.lost"
-"""Key of a scope: what is called when the connection is lost, where the protocol tells."""
+"""Key of a scope: its connection's `Losing`, where the protocol tells."""
 
 JOINED = "taskforge.joined"
 """Key of a scope: the connection's transport, where it can hold back what is written (`hold`, `let_go`)."""
+
+
+class Losing:
+    """What is called when a connection is lost: at once where it is lost already."""
+
+    __slots__ = ("_is_lost", "_tells")
+
+    def __init__(self) -> None:
+        self._is_lost = False
+        self._tells: set[Callable[[], None]] = set()
+
+    def add(self, tell: Callable[[], None]) -> None:
+        if self._is_lost:
+            tell()
+        else:
+            self._tells.add(tell)
+
+    def discard(self, tell: Callable[[], None]) -> None:
+        self._tells.discard(tell)
+
+    def tell(self) -> None:
+        """The connection is lost."""
+        self._is_lost = True
+        tells, self._tells = self._tells, set()
+        for tell in tells:
+            tell()
 
 
 @dataclass(slots=True)
@@ -94,7 +120,7 @@ class Call(Request):
 
     def leaving(self, tell: Callable[[], None]) -> Callable[[], None]:
         """Have `tell` called when the client goes away; the body has been read before. Returns what takes that back."""
-        lost: set[Callable[[], None]] | None = self.scope.get(LOST)
+        lost: Losing | None = self.scope.get(LOST)
         if lost is not None:
             lost.add(tell)
             return lambda: lost.discard(tell)

@@ -6,12 +6,11 @@ Without these an endless header fills the memory and a slow one holds a connecti
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from taskforge.api.call import JOINED, LOST
+from taskforge.api.call import JOINED, LOST, Losing
 from taskforge.api.problems import MEDIA_TYPE, problem_body
 from taskforge.core.errors import HeadTooLarge, MalformedRequest, RequestTimeout, TaskForgeError
 from taskforge.core.jsontext import dump_bytes
@@ -65,7 +64,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._timer: asyncio.TimerHandle | None = None
         self._cycles: list[Any] = []
-        self._lost: set[Callable[[], None]] = set()
+        self._losing = Losing()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -83,9 +82,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 cycle.message_event.set()
         self._cycles.clear()
         self.pipeline.clear()
-        for tell in tuple(self._lost):
-            tell()
-        self._lost.clear()
+        self._losing.tell()
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
@@ -106,7 +103,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._stop_waiting()
-        cast("dict[str, Any]", self.scope).update({LOST: self._lost, JOINED: self._joined})
+        cast("dict[str, Any]", self.scope).update({LOST: self._losing, JOINED: self._joined})
         super().on_headers_complete()
         self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete]
         self._cycles.append(self.cycle)

@@ -182,7 +182,8 @@ class Attempts(Rows, ABC):
         failure = placed(result.failure, at.path, number)
         self._end_attempt(at, AttemptState.TIMED_OUT if result.timed_out else AttemptState.FAILED, failure)
         at.failures += 1
-        if at.step.effect == "once" and result.sent and result.error_class in ("network", "timeout"):
+        is_unknown = result.timed_out or result.error_class in ("network", "timeout")
+        if at.step.effect == "once" and result.sent and is_unknown:
             self.outcome_unknown(at, failure, value)
             return
         policy = at.step.retry

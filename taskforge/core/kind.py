@@ -114,6 +114,11 @@ class AttemptContext(Protocol):
         ...
 
     @property
+    def effect(self) -> str:
+        """`idempotent`, or `once`: what the step says of being sent twice."""
+        ...
+
+    @property
     def depth(self) -> int | None:
         """What a request says of how many runs led to it; None: the run was begun by nobody but a person or time."""
         ...

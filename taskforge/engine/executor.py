@@ -69,6 +69,10 @@ class Attempting:
         return depth_of(trigger) + 1 if is_led_to else None
 
     @property
+    def effect(self) -> str:
+        return self.at.step.effect
+
+    @property
     def workflow(self) -> str:
         return self._driver.run.workflow
 
@@ -256,10 +260,13 @@ class Executor:
         context = Attempting(self, driver, at, left)
         limit, scope = 0, None
         try:
-            if left is None and kind.keeps_time(value):
+            keeps_time = kind.keeps_time(value)
+            bound = 0
+            if left is not None or not keeps_time:
+                bound = kind.attempt_timeout_ms(value) or self._default_timeout_ms
+            if keeps_time and (left is None or bound < left):
                 output = await kind.run(value, context)
             else:
-                bound = kind.attempt_timeout_ms(value) or self._default_timeout_ms
                 limit = bound if left is None else min(bound, left)
                 scope = self._deadlines.after(limit / 1000)
                 with scope:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT_MS = 30_000
 RETRY_AFTER_CAP_MS = 3_600_000
-"""A server may put off the next attempt by an hour at most."""
+"""So long a server may put off the next attempt, where the configuration does not say."""
 
 _EXCERPT = 500  # characters of a body that is repeated in an error
 
@@ -61,8 +62,7 @@ class HttpKind(ActionKind):
             return None  # `run` says what is wrong
 
     def keeps_time(self, value: JSON) -> bool:
-        # The client bounds the request with all that belongs to it, but not what comes after it.
-        return isinstance(value, dict) and "expect" not in value
+        return True  # and only the client knows whether anything was sent
 
     async def run(self, value: JSON, context: AttemptContext) -> JSON:
         from taskforge.steps.http_client import HttpFailure, parse_body
@@ -70,15 +70,23 @@ class HttpKind(ActionKind):
         config = _checked(value)
         client = context.resources["http"]
         default_ms = context.resources.get("http_timeout_ms", DEFAULT_TIMEOUT_MS)
+        cap_ms = context.resources.get("retry_after_cap_ms", RETRY_AFTER_CAP_MS)
         request = make_request(config, context.idempotency_key, default_ms, context.output_limit, context.depth)
+        if context.effect == "once":
+            # On a connection that the server just closed it would be unknown whether the request arrived.
+            request = request._replace(fresh=True)
         try:
             response = await client.request(request)
-            _check_status(config.expect, request, response, context.now())
+            _check_status(config.expect, request, response, context.now(), cap_ms)
             body = parse_body(response)
         except HttpFailure as failure:
             raise _failed(failure) from None
         if config.expect is not None and config.expect.body is True:
-            await _check_body(context, request, response, body)
+            try:
+                async with asyncio.timeout((request.timeout_ms - response.duration_ms) / 1000):
+                    await _check_body(context, request, response, body)
+            except TimeoutError:
+                raise _late(request) from None
         return {
             "status": response.status,
             "headers": response.headers,
@@ -159,7 +167,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else dumps(value)
 
 
-def _check_status(expect: Expect | None, request: Request, response: Response, now: int) -> None:
+def _check_status(expect: Expect | None, request: Request, response: Response, now: int, cap_ms: int) -> None:
     from taskforge.steps.http_client import retry_after_ms
 
     status = response.status
@@ -175,7 +183,7 @@ def _check_status(expect: Expect | None, request: Request, response: Response, n
     detail: dict[str, Any] = {"status": status}
     if response.body:
         detail["body"] = response.body[: 4 * _EXCERPT].decode("utf-8", "replace")[:_EXCERPT]
-    pause = retry_after_ms(response.headers, now, RETRY_AFTER_CAP_MS)
+    pause = retry_after_ms(response.headers, now, cap_ms)
     if pause is not None:
         detail["retry_after_ms"] = pause
     failure = Failure("STATUS_UNEXPECTED", message, detail=detail)
@@ -192,6 +200,12 @@ async def _check_body(context: AttemptContext, request: Request, response: Respo
         raise ActionFailed(AttemptFailure(Failure("BODY_UNEXPECTED", message, detail=detail), status=response.status))
     message = f"`expect.body` must give true, false or null; it gave {dumps(answer)[:80]}"
     raise ActionFailed(AttemptFailure(Failure("EXPRESSION_ERROR", message, detail={"path": "http.expect.body"})))
+
+
+def _late(request: Request) -> ActionFailed:
+    message = f"the attempt took longer than {request.timeout_ms / 1000:g} s, while `expect.body` looked at the answer"
+    failure = Failure("ATTEMPT_TIMEOUT", message)
+    return ActionFailed(AttemptFailure(failure, error_class="timeout", timed_out=True))
 
 
 def _failed(failure: HttpFailure) -> ActionFailed:

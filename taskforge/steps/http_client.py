@@ -123,19 +123,21 @@ class HttpClient:
         hop = first_hop(request)
         if self._pool is None or self._pool.closed:
             raise HttpFailure("CONNECT_FAILED", f"{hop.where}: the HTTP client is closed", sent=False)
-        flight = Flight()
+        flight = Flight(hop)
         try:
             with self._deadlines.after(request.timeout_ms / 1000):
-                return await self._follow(hop, request, flight)
+                return await self._follow(request, flight)
         except TimeoutError:
-            phase = "waiting for the answer" if flight.sent else "making the connection"
+            phase = "making the connection" if flight.connecting else "waiting for the answer"
+            said = f"took longer than its timeout of {request.timeout_ms} ms, while {phase}"
             raise HttpFailure(
                 "ATTEMPT_TIMEOUT",
-                f"{hop.where}: the request took longer than its timeout of {request.timeout_ms} ms, while {phase}",
+                f"{flight.hop.where}: the request {said}",
                 sent=flight.sent,
             ) from None
 
-    async def _follow(self, hop: Hop, request: Request, flight: Flight) -> Response:
+    async def _follow(self, request: Request, flight: Flight) -> Response:
+        hop = flight.hop
         loop = asyncio.get_running_loop()
         started = loop.time()
         limit = self._max_redirects if request.max_redirects is None else request.max_redirects
@@ -153,7 +155,7 @@ class HttpClient:
                 return Response(answer.status, answer.headers, body, duration_ms, target.url, len(seen))
             flight.answered = True
             seen += ((hop.method, target.url),)
-            hop = next_hop(hop, answer.status, answer.locations())
+            hop = flight.hop = next_hop(hop, answer.status, answer.locations())
             if len(seen) > limit or (hop.method, str(hop.url)) in seen:
                 raise _too_many(hop, limit, len(seen))
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import ssl
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from taskforge.core.record import dataclass
+
+if TYPE_CHECKING:
+    from taskforge.steps.http_request import Hop
 
 RetryClass = Literal["network", "timeout"]
 
@@ -69,6 +72,8 @@ def refused(code: str, message: str) -> HttpFailure:
 class Flight:
     """One request under way, over all its hops."""
 
+    hop: Hop
+    """The one under way."""
     connecting: bool = True
     answered: bool = False
 

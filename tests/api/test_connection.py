@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ import pytest
 import uvicorn
 
 from taskforge.api import connection
+from taskforge.api.call import Losing
 from taskforge.api.connection import GuardedProtocol, JoinedTransport
 from tests.api.gate import make_gate
 
@@ -187,3 +189,17 @@ async def test_an_answer_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (status, body) == (200, {"status": "ok"})
     (answer,) = written
     assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b'{"status":"ok"}')
+
+
+async def test_who_waits_for_a_client_that_has_left_before_is_told_at_once() -> None:
+    told: list[str] = []
+    losing = Losing()
+    losing.add(lambda: told.append("before"))
+    stays = partial(told.append, "stays")
+    losing.add(stays)
+    losing.discard(stays)
+    losing.tell()
+    assert told == ["before"]
+    losing.add(lambda: told.append("after"))
+    losing.tell()
+    assert told == ["before", "after"]

@@ -453,3 +453,9 @@ def test_a_run_is_held_by_who_decides_while_something_is_under_way() -> None:
     assert run.stored.run is not None and (run.stored.run.owner, run.state) == (None, "WAITING")
     run.decide(ev.CancelAsked("no more"))
     assert run.error == Failure("CANCELLED", "no more")
+
+
+def test_a_step_timeout_that_the_attempt_itself_tells_leaves_the_outcome_unknown_too() -> None:
+    run = Driven({"id": "pay", **ONCE, "timeout": "10s"})
+    run.fail("pay", AttemptFailure(Failure("STEP_TIMEOUT", "too long"), timed_out=True))
+    assert run.error is not None and run.error.code == "UNKNOWN_OUTCOME"

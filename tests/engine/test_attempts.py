@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,23 @@ async def test_a_step_timeout_bounds_the_attempt_that_runs(engine: Engine) -> No
     assert attempts(await engine.rows(run)) == [("call", 1, "TIMED_OUT", "STEP_TIMEOUT")]
     assert 150 <= (row.record.finished_at or 0) - row.created_at < 5_000
     assert len(await engine.service.list_dead_letters("OPEN", None, 10)) == 1
+
+
+@pytest.mark.parametrize("more", ["", ", timeout: 1h"])
+@pytest.mark.parametrize("expect", ["", ", expect: {status: 2xx}", ", expect: {body: '${{ true }}'}"])
+async def test_what_was_not_sent_in_time_is_tried_again_though_it_must_not_be_sent_twice(
+    engine: Engine, more: str, expect: str
+) -> None:
+    with socket.socket() as silent:  # connections are made, and no TLS is spoken
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        http = f"{{url: 'https://127.0.0.1:{silent.getsockname()[1]}', timeout: 100ms{expect}}}"
+        retry = "{max_attempts: 2, initial: 1ms}"
+        text = f"name: w\nsteps: [{{id: call, http: {http}, effect: once, retry: {retry}{more}}}]\n"
+        run = await engine.begin(await engine.publish(text))
+        row = await engine.end(run)
+    assert loads(row.record.error or "")["code"] == "ATTEMPT_TIMEOUT"
+    assert attempts(await engine.rows(run)) == [("call", n, "TIMED_OUT", "ATTEMPT_TIMEOUT") for n in (1, 2)]
 
 
 async def test_a_step_timeout_bounds_the_pauses_too(engine: Engine) -> None:

@@ -24,6 +24,7 @@ class Asked:
     deadline_ms: int | None = None
     output_limit = 1_000
     depth: int | None = None
+    effect = "idempotent"
     resources: Mapping[str, Any] = {}
 
     def __init__(self, *, written: bool = True) -> None:

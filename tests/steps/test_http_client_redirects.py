@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -219,3 +220,14 @@ async def test_a_chain_whose_later_hop_is_refused_was_sent(client: HttpClient) -
     async with raw_server(redirecting(307, "http://127.0.0.1:1/")) as server:
         failure = await failure_of(client, Request("POST", server.url(), body=b"x"))
     assert (failure.code, failure.sent) == ("CONNECT_REFUSED", True)
+
+
+async def test_a_time_that_is_over_on_a_later_hop_names_that_hop(client: HttpClient) -> None:
+    with socket.socket() as silent:  # connections are made, and no TLS is spoken
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        place = f"https://127.0.0.1:{silent.getsockname()[1]}"
+        async with raw_server(redirecting(307, f"{place}/x")) as server:
+            failure = await failure_of(client, Request("POST", server.url(), timeout_ms=150))
+    assert failure.code == "ATTEMPT_TIMEOUT" and failure.sent
+    assert failure.message.startswith(f"{place}: ") and "making the connection" in failure.message

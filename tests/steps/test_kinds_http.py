@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ class Attempt:
     deadline_ms: int | None = None
     output_limit: int = 1_000
     depth: int | None = None
+    effect: str = "idempotent"
     workflow: str = "w"
     path: str = "a"
     generation: int = 1
@@ -80,6 +82,33 @@ async def test_the_output_is_status_headers_body_and_duration(attempt: Attempt) 
     assert (got.method, got.target) == ("GET", "/x")
     assert got.header("idempotency-key") == "run_1/a"
     assert str(got.header("user-agent")).lower().startswith("taskforge/")
+
+
+async def test_a_step_that_must_not_be_sent_twice_has_a_connection_of_its_own(attempt: Attempt) -> None:
+    attempt.effect = "once"
+    async with raw_server(script(b"")) as server:
+        for _ in range(2):
+            await HttpKind().run({"url": server.url("/x")}, attempt)
+    assert server.connections == 2
+    assert [got.header("connection") for got in server.requests] == ["close", "close"]
+
+
+async def test_the_configuration_caps_what_a_server_asks_for(attempt: Attempt) -> None:
+    attempt.resources["retry_after_cap_ms"] = 2_000
+    async with raw_server(script(b"", "Retry-After: 60", status="503 Busy")) as server:
+        assert (await failed({"url": server.url()}, attempt)).retry_after_ms == 2_000
+
+
+async def test_looking_at_the_body_belongs_to_the_time_of_the_attempt(attempt: Attempt) -> None:
+    class Slow(Attempt):
+        async def evaluate(self, name: str, dot: JSON) -> JSON:
+            await asyncio.Event().wait()
+
+    async with raw_server(script(b"1", JSON_TYPE)) as server:
+        value = {"url": server.url(), "timeout": "200ms", "expect": {"body": True}}
+        result = await failed(value, Slow(attempt.resources))
+    assert (result.failure.code, result.error_class, result.timed_out) == ("ATTEMPT_TIMEOUT", "timeout", True)
+    assert result.sent and "`expect.body`" in result.failure.message
 
 
 async def test_query_and_headers_are_sent_as_text_and_null_is_left_out(attempt: Attempt) -> None:
