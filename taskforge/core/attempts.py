@@ -73,7 +73,8 @@ class Attempts(Rows, ABC):
             self._starve(at)
             return
         self._turns -= 1
-        self._running()
+        if self.run.state is not RunState.RUNNING:
+            self._running()
         prepared = self.context.prepare(self.run, at, "")
         if prepared is None:
             at.preparing = True

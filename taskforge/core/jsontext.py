@@ -80,7 +80,10 @@ def loads(text: bytes | bytearray | memoryview | str, *, unique_keys: bool = Fal
 
 def dumps(value: JSON) -> str:
     """Write compact JSON text: no spaces, keys in their order, every digit of an integer. Raises JsonError."""
-    return dump_bytes(value).decode()
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        return _dump_slowly(value).decode()
 
 
 def dump_bytes(value: JSON) -> bytes:

@@ -244,10 +244,11 @@ class Rows:
         output = self._texts.get(path)
         if output is None and at.output is not None:
             output = dumps(at.output)
+        step = at.step
         return StepRecord(
             path,
-            at.step.id,
-            at.step.kind.name,
+            step.id,
+            step.kind.name,
             at.state,
             at.generation,
             at.attempts,

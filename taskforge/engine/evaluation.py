@@ -44,7 +44,8 @@ class _Compiled:
     guard: Inline | None
     programs: tuple[Inline, ...]
     is_inline: bool
-    is_literal: bool
+    literal: Prepared | None
+    """What is given each time, where nothing is to be evaluated."""
 
 
 class Expressions:
@@ -66,8 +67,9 @@ class Expressions:
     def prepare(self, run: RunSnapshot, at: StepRun | None, name: str) -> Prepared | None:
         """Make an evaluation of a step (the empty name: its turn) or, without one, of the run. None where the jq child
         or the run's number is needed."""
-        prepared = self._inline(run, at, _evaluation(run, at, name))
-        return None if prepared is None else self._masked(at, name, prepared)
+        evaluation = at.step.evaluation if at is not None and not name else _evaluation(run, at, name)
+        prepared = self._inline(run, at, evaluation)
+        return prepared if prepared is None or not self.stored.has_masks else self._masked(at, name, prepared)
 
     async def prepare_in_child(self, run: RunSnapshot, at: StepRun | None, name: str) -> Prepared:
         """The same in the jq child."""
@@ -101,8 +103,8 @@ class Expressions:
         """Evaluate what belongs to no run, such as a trigger's `input`, with these names beside `$vars`, `$secrets` and
         `$now`. Null where a condition does not hold. Raises EvaluationFailed. Nothing is masked."""
         compiled = _compile(evaluation)
-        if compiled.is_literal:
-            return evaluation.template.render(())
+        if compiled.literal is not None:
+            return compiled.literal.value
         variables = dict(names)
         await self._fetch(compiled.names)
         for root, name in compiled.names:
@@ -162,8 +164,8 @@ class Expressions:
 
     def _inline(self, run: RunSnapshot, at: StepRun | None, evaluation: Evaluation) -> Prepared | None:
         compiled = evaluation.compiled or _compile(evaluation)
-        if compiled.is_literal:
-            return Prepared(evaluation.template.render(()))
+        if compiled.literal is not None:
+            return compiled.literal
         if not compiled.is_inline:
             return None
         try:
@@ -216,8 +218,15 @@ class Expressions:
             elif root in _SPECIAL:
                 _SPECIAL[root](self, found, run, at, name)
             else:
-                step = _visible(run, at, root)
-                found[root] = None if step is None else step.output
+                step = run.plan.index.get(root)
+                if step is not None and not step.loops:
+                    # Outside of loops there is one, wherever `at` stands.
+                    seen = run.steps.get(root)
+                    if seen is not None and seen.stage == ASIDE:
+                        seen = None
+                else:
+                    seen = _visible(run, at, root)
+                found[root] = None if seen is None else seen.output
         return found
 
     def _run(self, found: dict[str, JSON], run: RunSnapshot, at: StepRun | None, name: str | None) -> None:
@@ -406,12 +415,13 @@ def _compile(evaluation: Evaluation) -> _Compiled:
             guard = _constant(evaluation.guard.render(()))
     programs = [compile_single(expression.source) for expression in evaluation.template.expressions]
     has_guard = evaluation.guard is not None
+    is_literal = not programs and not has_guard and evaluation.mode == "all"
     compiled = _Compiled(
         names=_names([evaluation.guard, evaluation.template]),
         guard=guard,
         programs=tuple(program for program in programs if program is not None),
         is_inline=all(program is not None for program in programs) and (guard is not None or not has_guard),
-        is_literal=not programs and not has_guard and evaluation.mode == "all",
+        literal=Prepared(evaluation.template.render(())) if is_literal else None,
     )
     evaluation.compiled = compiled
     return compiled

@@ -244,6 +244,11 @@ class StoredValues:
 
     # ---- masking
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether there is anything to mask."""
+        return self._masker.has_masks
+
     def mask(self, value: JSON) -> JSON:
         """Return a JSON value with every secret masked."""
         return self._masker.mask(value)

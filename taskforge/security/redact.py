@@ -50,6 +50,7 @@ class Masker:
         # A secret inside a longer one must not leave the rest of the longer one to be read.
         self._forms = [_Form(text, found[text]) for text in sorted(found, key=len, reverse=True)]
         self._numbers = numbers
+        self.has_masks = bool(self._forms)
 
     def mask_text(self, text: str) -> str:
         """Return the text with every secret in it masked."""

@@ -7,9 +7,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from unittest import mock
 
 import apsw
+import orjson
 
 from taskforge.core import jsontext
 from taskforge.store.sqlite.store import SqliteStore
@@ -43,16 +45,16 @@ def counted(engine: Engine) -> Iterator[Counter[str]]:
     store: SqliteStore = engine.store
     counts: Counter[str] = Counter()
     commits, conn = store.commits, store._writer._session.conn
-    encode, ask = jsontext.dump_bytes, engine.evaluator.evaluate
+    ask = engine.evaluator.evaluate
     loop = asyncio.get_running_loop()
     run_once = loop._run_once  # type: ignore[attr-defined]
 
     def statement(event: dict[str, object]) -> None:
         counts["statements"] += 1
 
-    def dump_bytes(value: object) -> bytes:
+    def dumps(value: object) -> bytes:
         counts["JSON texts"] += 1
-        return encode(value)
+        return orjson.dumps(value)
 
     async def evaluate(*args: object, **named: object) -> object:
         counts["jq round trips"] += 1
@@ -63,7 +65,11 @@ def counted(engine: Engine) -> Iterator[Counter[str]]:
         run_once()
 
     with (
-        mock.patch.object(jsontext, "dump_bytes", dump_bytes),
+        mock.patch.object(
+            jsontext,
+            "orjson",
+            SimpleNamespace(dumps=dumps, loads=orjson.loads, JSONDecodeError=orjson.JSONDecodeError),
+        ),
         mock.patch.object(engine.evaluator, "evaluate", evaluate),
         mock.patch.object(loop, "_run_once", iterate),
     ):
