@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -82,6 +81,8 @@ class HttpKind(ActionKind):
         except HttpFailure as failure:
             raise _failed(failure) from None
         if config.expect is not None and config.expect.body is True:
+            import asyncio
+
             try:
                 async with asyncio.timeout((request.timeout_ms - response.duration_ms) / 1000):
                     await _check_body(context, request, response, body)

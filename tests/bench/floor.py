@@ -4,41 +4,62 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from pathlib import Path
 
 import apsw
 
 _SCHEMA = """
 PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;
-CREATE TABLE runs(id INTEGER PRIMARY KEY, state TEXT, output TEXT) STRICT;
-CREATE TABLE steps(run INTEGER, step INTEGER, state TEXT, output TEXT, PRIMARY KEY (run, step)) STRICT, WITHOUT ROWID;
+CREATE TABLE runs(
+    key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, state TEXT NOT NULL, started_at INTEGER NOT NULL,
+    finished_at INTEGER, input TEXT NOT NULL, output TEXT
+) STRICT;
+CREATE TABLE steps(
+    run INTEGER NOT NULL, step INTEGER NOT NULL, state TEXT NOT NULL, lease TEXT, lease_until INTEGER, output TEXT,
+    PRIMARY KEY (run, step)
+) STRICT, WITHOUT ROWID;
 """
 
 
 def runs_per_second(directory: Path, group: int, seconds: float = 1.0) -> float:
-    """Three-step runs a second: start, three completions that lease the next, `group` transitions a commit."""
+    """Three-step runs a second: start, three completions of which each leases the next step, `group` transitions a
+    commit. A run has an id, its times, input and output; a completion counts only while its lease is held."""
     database = apsw.Connection(str(directory / f"floor-{group}.db"))
     database.execute(_SCHEMA).fetchall()
+    execute, changes = database.execute, database.changes
     begun, done, run = time.perf_counter(), 0, 0
-    pending: list[tuple[int, int]] = []
+    pending: deque[tuple[int, int, str]] = deque()
     while time.perf_counter() - begun < seconds:
-        database.execute("BEGIN IMMEDIATE")
+        now = time.time_ns() // 1_000_000
+        execute("BEGIN IMMEDIATE")
         for _ in range(group):
             if pending:
-                key, step = pending.pop()
-                database.execute("UPDATE steps SET state='SUCCEEDED', output='1' WHERE run=? AND step=?", (key, step))
+                key, step, lease = pending.popleft()
+                execute(
+                    "UPDATE steps SET state = 'SUCCEEDED', output = '1', lease = NULL, lease_until = NULL "
+                    "WHERE run = ? AND step = ? AND lease = ?",
+                    (key, step, lease),
+                )
+                assert changes() == 1
                 if step < 2:
-                    database.execute("INSERT INTO steps VALUES(?,?,'RUNNING',NULL)", (key, step + 1))
-                    pending.insert(0, (key, step + 1))
+                    lease = f"att_{key:028x}{step + 1:04x}"
+                    execute(
+                        "INSERT INTO steps VALUES (?, ?, 'RUNNING', ?, ?, NULL)", (key, step + 1, lease, now + 30_000)
+                    )
+                    pending.append((key, step + 1, lease))
                 else:
-                    database.execute("UPDATE runs SET state='SUCCEEDED', output='1' WHERE id=?", (key,))
+                    execute(
+                        "UPDATE runs SET state = 'SUCCEEDED', finished_at = ?, output = '1' WHERE key = ?", (now, key)
+                    )
                     done += 1
             else:
                 run += 1
-                database.execute("INSERT INTO runs VALUES(?,'RUNNING',NULL)", (run,))
-                database.execute("INSERT INTO steps VALUES(?,0,'RUNNING',NULL)", (run,))
-                pending.insert(0, (run, 0))
-        database.execute("COMMIT")
+                lease = f"att_{run:028x}{0:04x}"
+                execute("INSERT INTO runs VALUES (?, ?, 'RUNNING', ?, NULL, '{}', NULL)", (run, f"run_{run:032x}", now))
+                execute("INSERT INTO steps VALUES (?, 0, 'RUNNING', ?, ?, NULL)", (run, lease, now + 30_000))
+                pending.append((run, 0, lease))
+        execute("COMMIT")
     rate = done / (time.perf_counter() - begun)
     database.close()
     return rate
