@@ -32,7 +32,8 @@ class Keeper(Protocol):
 class Connection(asyncio.Protocol):
     """A connection whose bytes go to one Answer. Bytes that come while there is none close it.
 
-    That way nothing that a server sends of its own accord can be taken for the answer to a later request.
+    That way nothing that came before a request was sent can be taken for its answer. What a server sends of its own
+    accord behind that, nobody can tell from an answer.
     """
 
     __slots__ = ("_answer", "_paused", "_silence", "_silence_s", "_silent_parts", "_transport", "_unsent", "idle_since",
