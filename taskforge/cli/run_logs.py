@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from typing import Any
 
 import click
@@ -29,7 +30,9 @@ _STYLES = {"error": "bad", "warning": "magenta"}
 @pass_session
 def logs(session: Session, run: str, follow: bool, tail: int | None) -> None:
     """Print what happened in a run, line by line, oldest first."""
-    screen, client = session.screen, session.client
+    from taskforge.cli.run_view import name_of
+
+    client = session.client
     past = client.pages("runs", run, "logs")
     after = ""
     if tail is not None:
@@ -38,7 +41,21 @@ def logs(session: Session, run: str, follow: bool, tail: int | None) -> None:
         past = iter(newest[len(newest) - tail :] if tail < len(newest) else newest)
     elif follow:
         past = iter(())
-    lines = _following(session, run, past, after) if follow else past
+    if not follow:
+        _print(session, past)
+        return
+    found = client.get("runs", run, steps="none")
+    name = name_of(found, run)
+    try:
+        with closing(_following(session, found["id"], name, past, after)) as lines:
+            _print(session, lines)
+    except KeyboardInterrupt:
+        hint = f"taskforge runs logs -f {name}   end it: taskforge runs cancel {name}"
+        raise CommandError(f"stopped watching {name}; it goes on", hint=hint, code=Exit.INTERRUPTED) from None
+
+
+def _print(session: Session, lines: Iterator[dict[str, Any]]) -> None:
+    screen = session.screen
     if session.machine:
         screen.document({"items": list(lines), "next_cursor": None})
         return
@@ -49,16 +66,16 @@ def logs(session: Session, run: str, follow: bool, tail: int | None) -> None:
             return
 
 
-def _following(session: Session, run: str, past: Iterator[Any], after: str) -> Iterator[dict[str, Any]]:
+def _following(
+    session: Session, run_id: str, name: str, past: Iterator[Any], after: str
+) -> Generator[dict[str, Any], None, None]:
     """These lines of a run, then those after the one with this id, as they come."""
     from taskforge.cli.follow import away_words
-    from taskforge.cli.run_view import name_of
     from taskforge.cli.stream import Away, Event, Feed, GivenUp
 
-    found = session.client.get("runs", run, steps="none")
-    name, told = name_of(found, run), False
+    told = False
     yield from past
-    feed = Feed(session.client, found["id"], after)
+    feed = Feed(session.client, run_id, after)
     try:
         while session.machine or session.screen.has_reader():
             news = feed.next(0.5)
@@ -71,9 +88,6 @@ def _following(session: Session, run: str, past: Iterator[Any], after: str) -> I
                 if news.kind == "end":
                     return
                 yield _line(news.id, news.data)
-    except KeyboardInterrupt:
-        hint = f"taskforge runs logs -f {name}   end it: taskforge runs cancel {name}"
-        raise CommandError(f"stopped watching {name}; it goes on", hint=hint, code=Exit.INTERRUPTED) from None
     finally:
         feed.close()
 
