@@ -25,6 +25,9 @@ SUSPECT_PAUSE_S = 5.0
 """How long the server must have lived before suspects are taken up alone: the others go on first, and deaths in quick
 succession, which have another cause, convict nobody."""
 
+_LAST_TURN_S = 2.0
+"""How long a shutdown waits for the turn of the due loop that is under way."""
+
 _BATCH = 64
 
 
@@ -62,6 +65,7 @@ class Timers:
         self.on_retention: Callable[[], Awaitable[None]] | None = None
         """What else is let go of when it is old."""
         self.turned_at = 0.0
+        self._is_ending = False
         """When the due loop last turned (monotonic seconds): it must turn at least once in each poll."""
 
     async def start(self) -> None:
@@ -89,6 +93,10 @@ class Timers:
     async def stop(self) -> None:
         """Take nothing up any more. Leases are still renewed until `close`."""
         if self._loop is not None:
+            # Cancelled in the middle of its turn, it could leave runs leased that nobody drives.
+            self._is_ending = True
+            self._wake.set()
+            await asyncio.wait([self._loop], timeout=_LAST_TURN_S)
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
 
@@ -140,7 +148,7 @@ class Timers:
             self._wake.set()
 
     async def _keep_time(self) -> None:
-        while True:
+        while not self._is_ending:
             self.turned_at = self._clock.monotonic()
             self._wake.clear()
             if self._suspects_at is not None and self._clock.monotonic() >= self._suspects_at:
