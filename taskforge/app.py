@@ -243,6 +243,7 @@ class Server:
         grace = self.settings.engine.grace_seconds
         log.info("stopping", attempts=executor.in_flight, grace_s=grace)
         service.stop()
+        executor.stopping = True  # at once: what is under way may end, but nothing more begins
         await timers.stop()
         if self._failure is not None:
             drivers.giving_up = True

@@ -140,6 +140,7 @@ def test_show_has_attempts_and_errors(server: ServerProcess) -> None:
 
 
 def test_quiet_lists_feed_the_next_command(server: ServerProcess) -> None:
+    assert server.run_cli("run", "greet", "--wait").returncode == 0
     names = server.run_cli("runs", "list", "--workflow", "greet", "-q").stdout.split()
     assert names
     assert all(name.startswith("greet#") for name in names)
