@@ -130,7 +130,7 @@ class Service(DefinitionCalls, ValueCalls, TriggerCalls, ApplyCalls, AuditCalls,
         """`wait_run` for a run that was just started: while it is active here, its rows are not looked at. Returns
         whether its rows are few and were written just now."""
         if started.state in RUN_TERMINAL:
-            return started.created
+            return False  # it may have any number of steps
         with self._watchers.watch_end(started.id) as watch:
             driver = self._drivers.find(started.key)
             if driver is not None and not driver.run.ended and not self.stopping:
