@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 
 LOST = "taskforge.lost"
-"""Key of a scope: its connection's `Losing`, where the protocol tells."""
+"""Key of a scope: its connection's `Losing`."""
 
 JOINED = "taskforge.joined"
 """Key of a scope: the connection's transport, where it can hold back what is written (`hold`, `let_go`)."""
@@ -120,21 +119,9 @@ class Call(Request):
 
     def leaving(self, tell: Callable[[], None]) -> Callable[[], None]:
         """Have `tell` called when the client goes away; the body has been read before. Returns what takes that back."""
-        lost: Losing | None = self.scope.get(LOST)
-        if lost is not None:
-            lost.add(tell)
-            return lambda: lost.discard(tell)
-        gone = asyncio.ensure_future(self._until_gone())
-        gone.add_done_callback(lambda done: None if done.cancelled() else tell())
-
-        def stay() -> None:
-            gone.cancel()
-
-        return stay
-
-    async def _until_gone(self) -> None:
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
+        lost: Losing = self.scope[LOST]
+        lost.add(tell)
+        return lambda: lost.discard(tell)
 
 
 class JsonResponse(Response):

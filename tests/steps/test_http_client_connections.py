@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from taskforge.security.egress import EgressPolicy
 from taskforge.steps.http_client import HttpClient, HttpFailure, Request, target_of
 from taskforge.steps.http_request import first_hop
 from tests.steps.test_http_client_egress import certificate
+from tests.support.http_outcomes import outcome, until
 from tests.support.raw_server import Peer, Received, raw_server
 
 
@@ -28,20 +29,6 @@ async def client() -> AsyncIterator[HttpClient]:
 
 async def ok(peer: Peer, _: Received) -> None:
     await peer.answer(b"hi")
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not holds():
-            await asyncio.sleep(0)
-
-
-async def outcome(request: Awaitable[Any]) -> str:
-    try:
-        await request
-    except HttpFailure as failure:
-        return f"{failure.code} {'sent' if failure.sent else 'not sent'}"
-    return "answered"
 
 
 async def test_a_get_after_a_head_with_a_length_reads_its_own_answer(client: HttpClient) -> None:

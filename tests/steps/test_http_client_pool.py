@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 
 from taskforge.security.egress import EgressPolicy
-from taskforge.steps.http_client import HttpClient, HttpFailure, Request
+from taskforge.steps.http_client import HttpClient, Request
+from tests.support.http_outcomes import outcome, until
 from tests.support.raw_server import Peer, RawServer, Received, raw_server
 
 
@@ -21,20 +20,6 @@ async def ok(peer: Peer, _: Received) -> None:
 
 async def silent(peer: Peer, _: Received) -> None:
     await peer.gone()
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not holds():
-            await asyncio.sleep(0)
-
-
-async def outcome(request: Awaitable[Any]) -> str:
-    try:
-        await request
-    except HttpFailure as failure:
-        return f"{failure.code} {'sent' if failure.sent else 'not sent'}"
-    return "answered"
 
 
 async def test_an_idle_connection_is_closed_after_its_time() -> None:
