@@ -15,6 +15,7 @@ from taskforge.core.model import JSON
 from taskforge.core.outline import calls_of
 from taskforge.core.problem import Problem
 from taskforge.core.record import dataclass
+from taskforge.engine.schedules import next_firing
 from taskforge.store.protocol import LiveRuns, RunRow, VersionRow
 from taskforge.store.triggered import TIMES, ScheduleRow, TriggerSpec
 from taskforge.triggers.forecast import local_text
@@ -213,7 +214,7 @@ def _firings(rows: Sequence[ScheduleRow], specs: Sequence[TriggerSpec]) -> list[
 
 
 def _firing_of(row: ScheduleRow) -> Firing:
-    return _firing(loads(row.config), row.next_at)
+    return _firing(loads(row.config), next_firing(row))
 
 
 def _firing(config: Mapping[str, Any], at: int | None) -> Firing:

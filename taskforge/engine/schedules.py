@@ -145,9 +145,7 @@ class Schedules:
                     await self._correct(row)
 
     async def _correct(self, row: ScheduleRow) -> None:
-        schedule = schedule_of(row)
-        slot = schedule.next_after(row.cursor)
-        next_at = None if slot is None else schedule.due(slot, seed_of(row.workflow, row.trigger))
+        next_at = next_firing(row)
         if next_at != row.next_at:
             with contextlib.suppress(ScheduleMoved):
                 await self._store.fire_schedule(Firing(row.id, row.cursor, row.cursor, next_at))
@@ -251,6 +249,11 @@ class Schedules:
 def schedule_of(row: ScheduleRow) -> Schedule:
     """The schedule of a row; its period counts from where the row began."""
     return _schedule(row.config, row.began_at)
+
+
+def next_firing(row: ScheduleRow) -> int | None:
+    """When the first slot that is not decided on fires. `row.next_at` is only when the row is looked at again."""
+    return schedule_of(row).next_due(row.cursor, seed_of(row.workflow, row.trigger))
 
 
 @lru_cache(maxsize=16_384)

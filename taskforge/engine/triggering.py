@@ -28,8 +28,7 @@ def specs_of(plan: Plan, now: int) -> list[TriggerSpec]:
 def _spec(workflow: str, trigger: Trigger, now: int) -> TriggerSpec:
     if isinstance(trigger, TimeTrigger):
         schedule: Schedule = trigger.schedule.anchored(now)
-        slot = schedule.next_after(now)
-        next_at = None if slot is None else schedule.due(slot, seed_of(workflow, trigger.name))
+        next_at = schedule.next_due(now, seed_of(workflow, trigger.name))
         return TriggerSpec(trigger.name, "cron", config=dumps(trigger.config), cursor=now, next_at=next_at)
     if isinstance(trigger, RunTrigger):
         return TriggerSpec(trigger.name, "on_run", source=trigger.workflow, states=dumps(list(trigger.states)))

@@ -110,6 +110,11 @@ class Schedule:
         digest = blake2b(f"{seed}\0{at}".encode(), digest_size=8).digest()
         return at + int.from_bytes(digest, "big") % room
 
+    def next_due(self, after: int, seed: str) -> int | None:
+        """When the first slot after this time is to fire, with its jitter; None: there is none."""
+        slot = self.next_after(after)
+        return None if slot is None else self.due(slot, seed)
+
 
 def parse_schedule(value: Mapping[str, Any]) -> Schedule:
     """Read a trigger's settings (see `KEYS`; others are not looked at). CronError says which is wrong.

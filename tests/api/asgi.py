@@ -11,6 +11,8 @@ from urllib.parse import unquote
 import orjson
 from starlette.types import ASGIApp, Message
 
+from taskforge.api.call import LOST, Losing
+
 Header = tuple[str | bytes, str | bytes]
 
 
@@ -88,6 +90,7 @@ async def request(
         "headers": [(_bytes(key).lower(), _bytes(value)) for key, value in (*given, *headers)],
         "client": ("127.0.0.1", 50000),
         "server": ("127.0.0.1", 7788),
+        LOST: Losing(),
     }
     await app(scope, receive, send)
     return reply

@@ -53,6 +53,16 @@ async def test_a_slot_starts_one_run_at_its_time_and_none_before(engine: Engine)
     assert shown["decisions"][0]["run"] == run["id"] and shown["decisions"][0]["code"] == "SLOT_FIRED"
 
 
+async def test_a_plan_before_the_scheduler_looks_again_says_when_the_schedule_fires(engine: Engine) -> None:
+    await engine.apply(document("cron: '0 * * * *', jitter: 10m"))
+    at = (await engine.schedule())["next_at"]
+    engine.clock.advance(MINUTE)
+    await engine.apply(document("cron: '0 * * * *', jitter: 10m, catch_up: none"))
+    assert (await engine.schedule())["next_at"] != at, "the row is due at once, for its new policy"
+    _, told = await engine.call("POST", "/v1/workflows:plan", {"documents": [], "prune": True, "allow_empty": True})
+    assert [move["old"]["at"] for move in told["workflows"][0]["firings"]] == [at]
+
+
 async def test_the_triggers_input_is_evaluated_and_checked(engine: Engine) -> None:
     inputs = "inputs: {type: object, properties: {at: {type: string}}, required: [at]}\n"
     await engine.apply(document("cron: '0 * * * *', input: {at: '${{ $trigger.scheduled_at }}'}", more=inputs))
