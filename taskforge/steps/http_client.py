@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from functools import lru_cache
 from types import TracebackType
-from typing import NamedTuple, Self
-
-from yarl import URL
+from typing import Self
 
 from taskforge import __version__
 from taskforge.security.egress import EgressPolicy
@@ -27,7 +24,6 @@ from taskforge.steps.http_failure import RETRY_CLASSES, Broken, Flight, HttpFail
 from taskforge.steps.http_pool import Pool
 from taskforge.steps.http_request import Hop, Request, first_hop, next_hop
 from taskforge.steps.http_response import Response, parse_body, retry_after_ms
-from taskforge.steps.http_wire import Origin
 
 __all__ = [
     "RETRY_CLASSES",
@@ -143,33 +139,33 @@ class HttpClient:
         limit = self._max_redirects if request.max_redirects is None else request.max_redirects
         seen: tuple[tuple[str, str], ...] = ()
         while True:
-            target = target_of(hop.url)
+            url = str(hop.url)
             answer = Answer(hop.method, request.max_bytes, follow=limit > 0)
             try:
-                body = await self._exchange(hop, target, request, flight, answer)
+                body = await self._exchange(hop, request, flight, answer)
             except Broken as broken:
                 # `from None`: what led here may hold more than `where`.
                 raise broken.failure(hop.where, flight) from None
             if not answer.follow:
                 duration_ms = round((loop.time() - started) * 1000)
-                return Response(answer.status, answer.headers, body, duration_ms, target.url, len(seen))
+                return Response(answer.status, answer.headers, body, duration_ms, url, len(seen))
             flight.answered = True
-            seen += ((hop.method, target.url),)
+            seen += ((hop.method, url),)
             hop = flight.hop = next_hop(hop, answer.status, answer.locations())
             if len(seen) > limit or (hop.method, str(hop.url)) in seen:
                 raise _too_many(hop, limit, len(seen))
 
-    async def _exchange(self, hop: Hop, target: Target, request: Request, flight: Flight, answer: Answer) -> bytes:
+    async def _exchange(self, hop: Hop, request: Request, flight: Flight, answer: Answer) -> bytes:
         """Send one request and return its answer's body. Broken says why there is none."""
         pool = self._pool
         assert pool is not None
         flight.connecting = True
         connect_s = (request.connect_timeout_ms or self._connect_timeout_ms) / 1000
-        connection = pool.take(target.origin, fresh=request.fresh)
+        connection = pool.take(hop.url.origin, fresh=request.fresh)
         if connection is None:
-            connection = await pool.open(target.origin, connect_s, fresh=request.fresh)
+            connection = await pool.open(hop.url.origin, connect_s, fresh=request.fresh)
         try:
-            connection.begin(answer, self._head(hop, target, fresh=request.fresh), hop.body)
+            connection.begin(answer, self._head(hop, fresh=request.fresh), hop.body)
             flight.connecting = False
             if request.read_timeout_ms is not None:
                 connection.watch(request.read_timeout_ms / 1000)
@@ -184,15 +180,15 @@ class HttpClient:
             reuse = connection.detach() and answer.complete and answer.keep and not request.fresh
             pool.give_back(connection, reuse=reuse)
 
-    def _head(self, hop: Hop, target: Target, *, fresh: bool) -> bytes:
+    def _head(self, hop: Hop, *, fresh: bool) -> bytes:
         headers, body = hop.headers, hop.body
-        head = f"{hop.method} {target.path} HTTP/1.1\r\n"
+        head = f"{hop.method} {hop.url.target} HTTP/1.1\r\n"
         given = {name.lower() for name, _ in headers}
         if _DEFAULT_NAMES.isdisjoint(given):
-            head += target.host_line + self._all_defaults
+            head += f"Host: {hop.url.host_port}\r\n{self._all_defaults}"
         else:
             if "host" not in given:
-                head += target.host_line
+                head += f"Host: {hop.url.host_port}\r\n"
             for name, line in self._defaults.items():
                 if name not in given:
                     head += line
@@ -210,20 +206,3 @@ class HttpClient:
 def _too_many(hop: Hop, limit: int, hops: int) -> HttpFailure:
     why = f"more than {limit} redirects" if hops > limit else "the redirects go round in a circle"
     return HttpFailure("TOO_MANY_REDIRECTS", f"{hop.where}: {why}", sent=True, detail={"hops": hops})
-
-
-class Target(NamedTuple):
-    """A URL as it is needed: whole, and in the parts that go onto the wire."""
-
-    url: str
-    origin: Origin
-    path: str
-    host_line: str
-
-
-@lru_cache(maxsize=1024)
-def target_of(url: URL) -> Target:
-    host, port = url.raw_host, url.port
-    assert host is not None and port is not None
-    origin = Origin(url.scheme == "https", host, port)
-    return Target(str(url), origin, url.raw_path_qs, f"Host: {url.host_port_subcomponent}\r\n")

@@ -22,7 +22,8 @@ import aiohappyeyeballs
 
 from taskforge.security.egress import EgressPolicy
 from taskforge.steps.http_failure import Broken, unconnected
-from taskforge.steps.http_wire import Connection, Origin
+from taskforge.steps.http_url import Origin
+from taskforge.steps.http_wire import Connection
 
 if TYPE_CHECKING:
     from aiohappyeyeballs import AddrInfoType

@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from taskforge.steps.http_failure import Broken
-from taskforge.steps.http_wire import Connection, Origin
+from taskforge.steps.http_url import Origin
+from taskforge.steps.http_wire import Connection
 
 _CLOSING_S: Final = 1.0
 

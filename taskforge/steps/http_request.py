@@ -7,18 +7,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from yarl import URL
-
 from taskforge.core.record import dataclass
-from taskforge.security.egress import literal_address
 from taskforge.steps.http_failure import HttpFailure, refused
+from taskforge.steps.http_url import Url, read_url
 
 _METHOD: Final = re.compile(r"[A-Za-z][A-Za-z0-9!#$%&'*+.^_`|~-]{0,31}")
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _BAD_VALUE: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
-_BAD_URL: Final = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
-_AS_WRITTEN: Final = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})*")
-_HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,253})|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*")
 _HOST_HEADER: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 _FRAMING_HEADERS: Final = frozenset(
@@ -65,14 +60,14 @@ class Hop:
     """One request on the wire, checked. `headers` hold what the user set, and nothing of HTTP's framing."""
 
     method: str
-    url: URL
+    url: Url
     headers: Sequence[tuple[str, str]]
     body: bytes | None
 
     @property
     def where(self) -> str:
         """`scheme://host:port`, for messages: a path or query may hold a secret."""
-        return f"{self.url.scheme}://{self.url.host_port_subcomponent}"
+        return self.url.place
 
 
 def first_hop(request: Request) -> Hop:
@@ -85,7 +80,7 @@ def first_hop(request: Request) -> Hop:
         for name, value in request.query:
             if _has_surrogate(name) or _has_surrogate(value):
                 raise refused("INVALID_URL", f"the query parameter {_shown(name)} is not valid Unicode")
-        url = url.extend_query(request.query)
+        url = url.with_parameters(request.query)
     return Hop(method, url, checked_headers(request.headers), request.body)
 
 
@@ -117,42 +112,12 @@ def _name_problem(name: str) -> str | None:
 
 
 @lru_cache(maxsize=1024)
-def parse_url(text: str) -> URL:
+def parse_url(text: str) -> Url:
     """Read an absolute http or https URL; what is valid in it is sent as it was written. HttpFailure INVALID_URL."""
-    url = _parsed(text, None)
-    if isinstance(url, str):
-        raise refused("INVALID_URL", url)
-    return url
-
-
-def _parsed(text: str, base: URL | None) -> URL | str:
-    """Return the URL, or what is wrong with it. The text itself is not repeated: it may hold a secret."""
-    if _BAD_URL.search(text) is not None:
-        return "the URL has a space, a line break or another control character in it; encode data with jq's @uri"
-    if "\\" in text.partition("?")[0]:
-        return "the URL has a backslash in it; write / or %5C"
     try:
-        url = URL(text, encoded=_AS_WRITTEN.fullmatch(text) is not None)
-        if base is not None and not url.scheme:
-            url = base.join(url)
-        host, port = url.raw_host, url.port
-    except ValueError:
-        return "the URL cannot be read; it must look like https://host/path"
-    if url.scheme not in ("http", "https"):
-        return f"the URL's scheme is {_shown(url.scheme)}; only http and https are possible"
-    if url.raw_user is not None or url.raw_password is not None:
-        return "the URL has a user name or password in it; use an Authorization header instead"
-    if not host or _HOST.fullmatch(host) is None:
-        return "the URL has no valid host; it must look like https://host/path"
-    if port == 0:
-        return "the URL's port is 0"
-    try:
-        literal = literal_address(host)
+        return read_url(text)
     except ValueError as error:
-        return f"the URL's host cannot be read: {error}"
-    if literal is not None and literal != host:
-        url = url.with_host(literal)
-    return url.with_fragment(None) if url.raw_fragment else url
+        raise refused("INVALID_URL", str(error)) from None
 
 
 def next_hop(hop: Hop, status: int, locations: Sequence[str]) -> Hop:
@@ -163,16 +128,17 @@ def next_hop(hop: Hop, status: int, locations: Sequence[str]) -> Hop:
     """
     if len(set(locations)) != 1:
         raise _redirect_refused(hop, status, "it has several different Location headers")
-    url = _parsed(locations[0].strip(" \t"), hop.url)
-    if isinstance(url, str):
-        raise _redirect_refused(hop, status, url)
+    try:
+        url = read_url(locations[0].strip(" \t"), hop.url)
+    except ValueError as error:
+        raise _redirect_refused(hop, status, str(error)) from None
     method, body = hop.method, hop.body
     dropped: set[str] = set()
     if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST"):
         method, body = "GET", None
         dropped |= _BODY_HEADERS
     names = {name.lower() for name, _ in hop.headers}
-    if url.origin() != hop.url.origin():
+    if url.origin != hop.url.origin:
         dropped |= {name for name in names if name == "host" or _CREDENTIAL.search(name) is not None}
     headers = tuple(pair for pair in hop.headers if pair[0].lower() not in dropped)
     return Hop(method, url, headers, body)

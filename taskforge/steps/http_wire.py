@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final, NamedTuple, Protocol, cast
+from typing import Final, Protocol, cast
 
 from taskforge.steps.http_answer import Answer, reset
 from taskforge.steps.http_failure import Broken
@@ -13,14 +13,6 @@ _AT_ONCE: Final = 1_048_576
 _PIECE: Final = 262_144
 _PARTS: Final = 4
 """So often the silence is looked at within its limit."""
-
-
-class Origin(NamedTuple):
-    """What a connection is made to; requests to the same one share connections. `host` as in the URL, raw."""
-
-    tls: bool
-    host: str
-    port: int
 
 
 class Keeper(Protocol):

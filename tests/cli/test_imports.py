@@ -20,8 +20,8 @@ from tests.support.server import clean_environ
 _HTTP = {"httpx2", "httpcore2", "h11", "anyio", "ssl"}
 _HEAVY = _HTTP | {
     "aiohappyeyeballs", "annotated_types", "apscheduler", "apsw", "asyncio", "asyncpg", "attr", "cryptography",
-    "httptools", "jq", "jsonschema", "multidict", "pkg_resources", "prometheus_client", "pydantic", "pydantic_core",
-    "redis", "referencing", "rich", "ruamel", "sqlite3", "starlette", "textual", "uvicorn", "uvloop", "yarl",
+    "httptools", "jq", "jsonschema", "pkg_resources", "prometheus_client", "pydantic", "pydantic_core",
+    "redis", "referencing", "rich", "ruamel", "sqlite3", "starlette", "textual", "uvicorn", "uvloop",
 }  # fmt: skip
 _DOCUMENT = {"ruamel"}  # reads a workflow's YAML
 # Checks a document: with neither jsonschema nor a jq child, as long as nothing unusual stands in it.
