@@ -20,14 +20,14 @@ from tests.support.server import clean_environ
 _HTTP = {"httpx2", "httpcore2", "h11", "anyio", "ssl"}
 _HEAVY = _HTTP | {
     "aiohappyeyeballs", "annotated_types", "apscheduler", "apsw", "asyncio", "asyncpg", "attr", "cryptography",
-    "httptools", "jq", "jsonschema", "pkg_resources", "prometheus_client", "pydantic", "pydantic_core",
+    "httptools", "jq", "jsonschema", "nacl", "pkg_resources", "prometheus_client", "pydantic", "pydantic_core",
     "redis", "referencing", "rich", "ruamel", "sqlite3", "starlette", "textual", "uvicorn", "uvloop",
 }  # fmt: skip
 _DOCUMENT = {"ruamel"}  # reads a workflow's YAML
 # Checks a document: with neither jsonschema nor a jq child, as long as nothing unusual stands in it.
 _CHECKING = _DOCUMENT | {"annotated_types", "pydantic", "pydantic_core"}
 # Works on the home's own database, as the server does.
-_DATABASE = {"apsw", "asyncio", "cryptography"}
+_DATABASE = {"apsw", "asyncio", "nacl"}
 # What a command needs besides HTTP. A command that is not here gets by with HTTP alone.
 _NEEDED = {
     "taskforge apply": _CHECKING,
@@ -40,7 +40,7 @@ _NEEDED = {
     "taskforge graph": _DOCUMENT,
     "taskforge export": _DOCUMENT,
     "taskforge plan": _CHECKING,
-    "taskforge doctor": {"apsw", "asyncio", "cryptography"},
+    "taskforge doctor": {"apsw", "asyncio", "nacl"},
     "taskforge db backup": _DATABASE,
     "taskforge db restore": _DATABASE,
     "taskforge db migrate": _DATABASE,

@@ -59,7 +59,10 @@ def check_settings(settings: Settings, now: int) -> Iterator[Finding]:
 
 def check_certificate(settings: Settings, now: int) -> Finding | None:
     """Whether the files can be used, and how long the certificate is valid."""
-    from taskforge.config.tls import check_tls
+    import ssl
+
+    from taskforge.config.tls import certificate_end_ms, check_tls
+    from taskforge.core.clock import to_rfc3339
     from taskforge.core.errors import StartupError
 
     if not settings.server.tls_cert:
@@ -71,16 +74,15 @@ def check_certificate(settings: Settings, now: int) -> Finding | None:
             "TLS_UNUSABLE", error.message, "put certificate and key back, or change [server] tls_cert, tls_key"
         )
     path = settings.home / settings.server.tls_cert
-    from cryptography import x509
-
     try:
-        ends = x509.load_pem_x509_certificates(path.read_bytes())[0].not_valid_after_utc
-    except (ValueError, OSError) as error:
-        return failure("TLS_UNUSABLE", f"{path} cannot be read as a certificate: {error}", "put the certificate back")
-    left = (int(ends.timestamp() * 1000) - now) // _DAY_MS
+        ends = certificate_end_ms(path, settings.home / settings.server.tls_key)
+    except ssl.SSLError as error:
+        why = getattr(error, "verify_message", None) or error.reason
+        return failure("TLS_UNUSABLE", f"no client can take the certificate {path}: {why}", "get one for a TLS server")
+    left = (ends - now) // _DAY_MS
     fix = f"renew the certificate {path}, then: taskforge down && taskforge up"
     if left < 0:
-        return failure("TLS_EXPIRED", f"the certificate {path} was valid until {ends:%Y-%m-%d}", fix)
+        return failure("TLS_EXPIRED", f"the certificate {path} was valid until {to_rfc3339(ends)[:10]}", fix)
     if left < _SOON_DAYS:
         return warning("TLS_EXPIRING", f"the certificate {path} is valid for {left} more days", fix)
     return None
