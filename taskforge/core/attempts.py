@@ -155,7 +155,7 @@ class Attempts(Rows, ABC):
     def _wait_for_rate(self, at: StepRun, due: int) -> None:
         at.available_at = due
         self.touch(at)
-        self.changes.journal.append({"step": at.path, "code": "RATE_LIMITED", "until": due})
+        self._entries.append({"step": at.path, "code": "RATE_LIMITED", "until": due})
 
     def _lease(self, at: StepRun, value: JSON) -> None:
         """From the commit on, this process alone may carry the attempt out."""
@@ -229,7 +229,7 @@ class Attempts(Rows, ABC):
         entry = {"code": "RETRY_SCHEDULED", "until": due, "error": failure.code}
         if at.state is StepState.QUEUED:
             self.touch(at)
-            self.changes.journal.append({"step": at.path, **entry})
+            self._entries.append({"step": at.path, **entry})
         else:
             self._move(at, StepState.QUEUED, **entry)
         if due <= self.now:
@@ -289,7 +289,7 @@ class Attempts(Rows, ABC):
         entry = {"step": at.path, "attempt": attempt.number, "ended": state}
         if failure is not None:
             entry |= {"error": failure.code, "message": failure.message}
-        self.changes.journal.append(entry)
+        self._entries.append(entry)
         self.touch(at)
 
     def _withdraw(self, at: StepRun) -> bool:

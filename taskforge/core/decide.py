@@ -65,7 +65,7 @@ class Decision(RunEnding):
     # ---- the run begins, or is taken up
 
     def _begun(self, event: ev.Begun) -> None:
-        self.changes.journal.append({"run": RunState.QUEUED})
+        self._entries.append({"run": RunState.QUEUED})
         self._enter_when_due()
 
     def _taken_up(self, event: ev.TakenUp) -> None:
@@ -238,7 +238,7 @@ class Decision(RunEnding):
         if self.run.ended or (event.told_child is not None and not self._waits_for_child(event.name)):
             return
         record = SignalRecord(event.id, event.name, dumps(event.data), self.now)
-        self.changes.journal.append({"signal": event.name})
+        self._entries.append({"signal": event.name})
         self.run.signals.append(record)
         self.changes.signals.append(record)
         self._take_signals()

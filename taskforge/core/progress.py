@@ -92,7 +92,7 @@ class Progress(Attempts, ABC):
 
     def tell_items(self, at: StepRun, count: int) -> None:
         """Say in the journal over how many items a loop goes: whoever follows the run can tell how far it is."""
-        self.changes.journal.append({"step": at.path, "items": count})
+        self._entries.append({"step": at.path, "items": count})
 
     def wait(self, at: StepRun, until: int | None, **entry: Any) -> None:
         """Let the step wait until a time, a signal (`data["signal"]`), or both. It holds no slot and no memory."""
@@ -157,7 +157,7 @@ class Progress(Attempts, ABC):
                 return
             if too_large is not None:
                 output = None
-                self.changes.journal.append({"step": at.path, "code": "OUTPUT_DROPPED", "message": too_large.message})
+                self._entries.append({"step": at.path, "code": "OUTPUT_DROPPED", "message": too_large.message})
         at.output, at.error = output, None
         self._end(at, StepState.SUCCEEDED)
         self._leave(at, None)
@@ -264,7 +264,7 @@ class Progress(Attempts, ABC):
         self.run.steps[at.path] = at
         self.run.live[at.path] = at
         self._origin[at.path] = (at, None)
-        self.changes.journal.append({"step": at.path, "to": StepState.QUEUED})
+        self._entries.append({"step": at.path, "to": StepState.QUEUED})
         return at
 
     def _frame_ended(self, frame: Frame, failure: Failure | None) -> None:

@@ -91,6 +91,7 @@ class Rows:
         self._output_text: tuple[JSON, str] | None = None
         self._run_origin = run.state if run.revision or run.key else None
         self._before = self._shape()
+        self._entries: list[dict[str, Any]] = []
         self.changes = Changes(run.key, run.revision, self.now, _UNDECIDED)
 
     def _shape(self) -> tuple[Any, ...]:
@@ -119,13 +120,13 @@ class Rows:
         if state not in STEP_TRANSITIONS[at.state]:
             raise IllegalTransition(f"step {at.path}: {at.state} to {state}")
         self.touch(at)
-        self.changes.journal.append({"step": at.path, "from": at.state, "to": state, **entry})
+        self._entries.append({"step": at.path, "from": at.state, "to": state, **entry})
         at.state = state
 
     def _move_run(self, state: RunState, **entry: Any) -> None:
         if state not in RUN_TRANSITIONS[self.run.state]:
             raise IllegalTransition(f"run {self.run.id}: {self.run.state} to {state}")
-        self.changes.journal.append({"run": state, "from": self.run.state, **entry})
+        self._entries.append({"run": state, "from": self.run.state, **entry})
         self.run.state = state
 
     def _running(self) -> None:
@@ -235,6 +236,8 @@ class Rows:
             if origin is not at.state:
                 _count(changes, "step", origin, at.state)
         _count(changes, "run", self._run_origin, run.state)
+        if self._entries:
+            changes.journal = dumps(self._entries)
         changes.is_empty = not (
             changes.steps or changes.journal or changes.signals or changes.signals_taken or changes.told_child
         ) and (self._shape() == self._before and changes.claim is None)

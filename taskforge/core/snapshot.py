@@ -266,8 +266,8 @@ class Changes:
     """What one decision changes: rows for the store, and what the driver does after the commit.
 
     For the store: `run` (guarded by `revision`), `steps`, `leases`, `ends`, `dead_letters`, `dead_letters_to`,
-    `signals` (kept) and `signals_taken`, `told_child`, `claim`, `rates` (key → time, of rate limits), `journal`,
-    `counts` (kind, state → difference, for the statistics).
+    `signals` (kept) and `signals_taken`, `told_child`, `claim`, `rates` (key → time, of rate limits), `journal`
+    (JSON text of its entries), `counts` (kind, state → difference, for the statistics).
 
     For the driver: `starts` (steps whose new attempt begins), `aborts` (tokens of attempts to stop), `needs` ((path,
     name) of evaluations for the jq child; the empty path is the run itself), `wake_at` (when to decide again while the
@@ -288,7 +288,7 @@ class Changes:
     told_child: int | None = None
     claim: PlaceClaim | None = None
     rates: dict[str, int] = field(default_factory=dict)
-    journal: list[dict[str, Any]] = field(default_factory=list)
+    journal: str | None = None
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
     starts: list[StepRun] = field(default_factory=list)
     aborts: list[str] = field(default_factory=list)

@@ -71,6 +71,10 @@ class _Undecidable(Exception):
 class Driver:
     """One run in memory. `post` and `ask` may be called at any time; decisions are made one after the other."""
 
+    __slots__ = (
+        "_asked", "_drivers", "_epoch", "_events", "_is_stale", "_preparing", "_pumping", "_timer", "is_open", "run",
+    )  # fmt: skip
+
     def __init__(self, drivers: Drivers, run: RunSnapshot) -> None:
         self.run = run
         self.is_open = True
@@ -116,7 +120,12 @@ class Driver:
     def begin(self) -> Changes:
         """Decide a new run before it is stored. `committed` or `forget` must follow."""
         self._pumping = True
-        return self._decide([ev.Begun()], new=True)
+        changes = self._decide([ev.Begun()], new=True)
+        if self.run.ended:
+            # A batch would keep all its steps in memory until they are stored, and be slower for it.
+            self.run.let_go()
+            self.run.steps.clear()
+        return changes
 
     def committed(self, changes: Changes) -> None:
         """The new run is stored: act on what was decided."""

@@ -138,21 +138,21 @@ class Starts:
 
     async def _start_runs(self, request: StartRequest, requests: Sequence[StartRequest]) -> list[StartedRun]:
         version, plan = await self.resolve(request.workflow, request.version, is_child=request.parent is not None)
-        pairs: list[tuple[NewRun, Driver]] = []
         problems: list[Problem] = []
-        for index, one in enumerate(requests):
-            try:
-                pairs.append(self._prepare(plan, version, one))
-            except InvalidInput as error:
-                problems += [_inside(problem, f"inputs[{index}]") for problem in error.problems]
-        if problems:
-            raise InvalidInput("inputs do not fit the workflow; none of the runs was started", problems=problems)
         decided: list[tuple[NewRun, Driver, Changes]] = []
         try:
-            for new, driver in pairs:
-                decided.append((new, driver, driver.begin()))
-                if len(decided) % _AT_ONCE == 0:
+            for index, one in enumerate(requests):
+                try:
+                    new, driver = self._prepare(plan, version, one)
+                except InvalidInput as error:
+                    problems += [_inside(problem, f"inputs[{index}]") for problem in error.problems]
+                    continue
+                if not problems:
+                    decided.append((new, driver, driver.begin()))
+                if index % _AT_ONCE == _AT_ONCE - 1:
                     await asyncio.sleep(0)
+            if problems:
+                raise InvalidInput("inputs do not fit the workflow; none of the runs was started", problems=problems)
             started = await self._store.start_runs([(new, changes) for new, _, changes in decided])
         except BaseException as error:
             for _, driver, changes in decided:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from taskforge.core.jsontext import loads
 from taskforge.core.model import Plan
 from taskforge.core.retrying import Place, plan_places
 from taskforge.core.rows import ALONE, CONVICTED, CRASH_LIMIT, SUSPECT
@@ -71,7 +72,7 @@ class StoredRun:
             self.dead_letters[key] = "OPEN"
         self.run = changes.run
         self.revision += 1
-        self.journal += changes.journal
+        self.journal += loads(changes.journal or "[]")
         after = self.counts()
         difference = {key: after[key] - before[key] for key in {*before, *after} if after[key] != before[key]}
         assert difference == {key: value for key, value in changes.counts.items() if value}
@@ -82,7 +83,7 @@ class StoredRun:
         steps = {path: row.state for path, row in self.steps.items()}
         generations = {path: row.generation for path, row in self.steps.items()}
         failed: set[tuple[str, int]] = set()
-        for entry in changes.journal:
+        for entry in loads(changes.journal or "[]"):
             if "run" in entry:
                 assert entry["run"] in RUN_TRANSITIONS["NEW" if state is None else state], entry
                 state = entry["run"]

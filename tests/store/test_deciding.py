@@ -96,7 +96,7 @@ IN_EVERY_STATE = pytest.mark.parametrize("arrive", STATES, ids=lambda state: sta
 def touch(run: RunSnapshot, desk: Desk) -> Changes:
     """A decision that changes nothing but the revision."""
     changes = Changes(run.key, run.revision, desk.clock.now(), decide(run, [], desk.context()).run)
-    changes.journal.append({"note": "test"})
+    changes.journal = '[{"note":"test"}]'
     return changes
 
 

@@ -25,9 +25,7 @@ SEARCHED: Final = 5_000
 """Most deliveries that one search looks at; it goes on from there."""
 
 
-def accept_delivery(
-    session: Session, new: NewDelivery, start: Start | None, journal: str | None, large: Encoded | None
-) -> Delivered:
+def accept_delivery(session: Session, new: NewDelivery, start: Start | None, large: Encoded | None) -> Delivered:
     if new.dedupe is not None:
         row = session.row("accept_delivery_earlier", (new.workflow, new.trigger, new.dedupe))
         if row is not None:
@@ -37,7 +35,7 @@ def accept_delivery(
     if start is None:
         return _store(session, new, new.state, None, None)
     replaced = None if new.debounce is None else _replace_pending(session, new, *start, large)
-    run = replaced or start_run(session, *start, journal, large)
+    run = replaced or start_run(session, *start, large)
     return _store(session, new, new.state, run, None)
 
 
@@ -152,12 +150,10 @@ def list_ends(session: Session, run: int | None, limit: int) -> list[EndRow]:
     return [EndRow._make(row) for row in rows]
 
 
-def start_on_end(
-    session: Session, end: EndRow, start: Start | None, journal: str | None, large: Encoded | None
-) -> StartedRun | None:
+def start_on_end(session: Session, end: EndRow, start: Start | None, large: Encoded | None) -> StartedRun | None:
     if not session.write("start_on_end_take", (end.run, end.workflow, end.trigger, end.generation)) or start is None:
         return None
-    return start_run(session, *start, journal, large)
+    return start_run(session, *start, large)
 
 
 def _delivery(row: tuple[Any, ...]) -> DeliveryRow:

@@ -28,9 +28,9 @@ from taskforge.store.sqlite import (
 )
 from taskforge.store.sqlite.connection import Session
 from taskforge.store.sqlite.large import Encoded, NotInline
-from taskforge.store.sqlite.verbs import SHORT, SHORT_BATCH, Verbs, journal_of
+from taskforge.store.sqlite.verbs import SHORT, SHORT_BATCH, Verbs
 
-Apply = Callable[[Session, Changes, str | None, Encoded | None], int | None]
+Apply = Callable[[Session, Changes, Encoded | None], int | None]
 
 
 class RunVerbs(Verbs):
@@ -40,15 +40,13 @@ class RunVerbs(Verbs):
 
     async def start_run(self, new: NewRun, changes: Changes) -> StartedRun:
         large = await self._encode(changes, new)
-        return await self._writer.enqueue(
-            runs.start_run, new, changes, journal_of(changes), large, is_short=large is None
-        )
+        return await self._writer.enqueue(runs.start_run, new, changes, large, is_short=large is None)
 
     async def start_runs(self, runs_: Sequence[tuple[NewRun, Changes]]) -> list[StartedRun]:
-        work = [(new, changes, journal_of(changes), await self._encode(changes, new)) for new, changes in runs_]
+        work = [(new, changes, await self._encode(changes, new)) for new, changes in runs_]
         is_short = (
-            all(large is None for _, _, _, large in work)
-            and sum(len(changes.steps) for _, changes, _, _ in work) <= SHORT_BATCH
+            all(large is None for _, _, large in work)
+            and sum(len(changes.steps) for _, changes, _ in work) <= SHORT_BATCH
         )
         return await self._writer.enqueue(runs.start_runs, work, is_short=is_short)
 
@@ -75,7 +73,6 @@ class RunVerbs(Verbs):
         return await self._writer.enqueue(
             verb,
             changes,
-            journal_of(changes),
             large,
             is_short=large is None and len(changes.steps) <= SHORT,
         )

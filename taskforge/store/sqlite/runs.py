@@ -31,9 +31,7 @@ _ENDING_NEAR_LARGE: Final = INLINE_LIMIT - 200
 """Characters of output and error together up to which a run's ending, made of the same, was kept in its row."""
 
 
-def start_run(
-    session: Session, new: NewRun, changes: Changes, journal: str | None, large: Encoded | None
-) -> StartedRun:
+def start_run(session: Session, new: NewRun, changes: Changes, large: Encoded | None) -> StartedRun:
     if new.idempotency_key is not None:
         earlier = find_started(session, new.workflow, new.idempotency_key, new.request_hash, new.created_at)
         if earlier is not None:
@@ -47,43 +45,41 @@ def start_run(
         session.insert("start_run_step", step_rows(key, changes.steps, large))
     if changes.leases:
         session.insert("apply_lease", [(key, *lease) for lease in changes.leases])
-    if journal is not None:
-        session.execute(session.sql["apply_journal"], (key, changes.now, journal))
+    if changes.journal is not None:
+        session.execute(session.sql["apply_journal"], (key, changes.now, changes.journal))
     return _begun(session, new, key, number, changes, large)
 
 
-def start_runs(
-    session: Session, runs: Sequence[tuple[NewRun, Changes, str | None, Encoded | None]]
-) -> list[StartedRun]:
+def start_runs(session: Session, runs: Sequence[tuple[NewRun, Changes, Encoded | None]]) -> list[StartedRun]:
     """Several runs at a time in each statement, where they are runs of one workflow that nothing else asks about."""
     first = runs[0][0] if runs else None
     if first is None or any(
         new.workflow != first.workflow or new.idempotency_key is not None or new.parent is not None
-        for new, _, _, _ in runs
+        for new, _, _ in runs
     ):
         return [start_run(session, *run) for run in runs]
     number = _numbers(session, first.workflow, len(runs))
     session.insert(
         "start_run_insert",
-        [_run_row(new, number + place, changes, large, None) for place, (new, changes, _, large) in enumerate(runs)],
+        [_run_row(new, number + place, changes, large, None) for place, (new, changes, large) in enumerate(runs)],
     )
     # Keys are given in order, and nobody else writes meanwhile.
     start = session.last_insert_rowid() - len(runs) + 1
     steps: list[tuple[Any, ...]] = []
     leases: list[tuple[Any, ...]] = []
     entries: list[tuple[Any, ...]] = []
-    for key, (_, changes, journal, large) in enumerate(runs, start):
+    for key, (_, changes, large) in enumerate(runs, start):
         steps += step_rows(key, changes.steps, large)
         if changes.leases:
             leases += [(key, *lease) for lease in changes.leases]
-        if journal is not None:
-            entries.append((key, changes.now, journal))
+        if changes.journal is not None:
+            entries.append((key, changes.now, changes.journal))
     session.insert("start_run_step", steps)
     session.insert("apply_lease", leases)
     session.insert("apply_journal", entries)
     return [
         _begun(session, new, start + place, number + place, changes, large)
-        for place, (new, changes, _, large) in enumerate(runs)
+        for place, (new, changes, large) in enumerate(runs)
     ]
 
 
@@ -127,19 +123,19 @@ def _begun(session: Session, new: NewRun, key: int, number: int, changes: Change
     return StartedRun(new.id, key, number, run.state, True, due_at)
 
 
-def cancel_run(session: Session, changes: Changes, journal: str | None, large: Encoded | None) -> int | None:
-    return apply_changes(session, changes, journal, large)
+def cancel_run(session: Session, changes: Changes, large: Encoded | None) -> int | None:
+    return apply_changes(session, changes, large)
 
 
-def retry_run(session: Session, changes: Changes, journal: str | None, large: Encoded | None) -> int | None:
-    return apply_changes(session, changes, journal, large)
+def retry_run(session: Session, changes: Changes, large: Encoded | None) -> int | None:
+    return apply_changes(session, changes, large)
 
 
-def send_signal(session: Session, changes: Changes, journal: str | None, large: Encoded | None) -> int | None:
-    return apply_changes(session, changes, journal, large)
+def send_signal(session: Session, changes: Changes, large: Encoded | None) -> int | None:
+    return apply_changes(session, changes, large)
 
 
-def apply_changes(session: Session, changes: Changes, journal: str | None, large: Encoded | None) -> int | None:
+def apply_changes(session: Session, changes: Changes, large: Encoded | None) -> int | None:
     """Apply a decision on a stored run, guarded by its revision and by the token of every attempt that ends. Return the
     time since when a run is due that was given a place by this."""
     run, key, sql = changes.run, changes.key, session.sql
@@ -173,8 +169,8 @@ def apply_changes(session: Session, changes: Changes, journal: str | None, large
         session.execute(sql["apply_ending_over"], (key,))
     if changes.leases:
         session.insert("apply_lease", [(key, *lease) for lease in changes.leases])
-    if journal is not None:
-        session.execute(sql["apply_journal"], (key, changes.now, journal))
+    if changes.journal is not None:
+        session.execute(sql["apply_journal"], (key, changes.now, changes.journal))
     _write_rest(session, key, changes, large)
     return consequences(session, key, changes)
 

@@ -14,9 +14,6 @@ from taskforge.store.triggered import TIMES, Firing, ScheduleRow, SlotRow, Start
 
 MISSED: Final = ("SLOT_MISSED", "SLOT_SUPERSEDED", "SLOT_TOO_OLD")
 
-Stored = tuple[str | None, Encoded | None]
-"""The journal of a decision as text, and its large values."""
-
 
 def sync_triggers(
     session: Session, workflow: str, triggers: Sequence[TriggerSpec], *, enabled: bool, anew: bool = False
@@ -64,7 +61,7 @@ def next_schedule(session: Session) -> int | None:
     return found
 
 
-def fire_schedule(session: Session, firing: Firing, stored: Sequence[Stored]) -> list[StartedRun | None]:
+def fire_schedule(session: Session, firing: Firing, larges: Sequence[Encoded | None]) -> list[StartedRun | None]:
     starting = [slot.slot for slot in firing.slots if slot.run is not None]
     missed = sum(slot.covers for slot in firing.slots if slot.code in MISSED)
     moved = session.write(
@@ -82,8 +79,8 @@ def fire_schedule(session: Session, firing: Firing, stored: Sequence[Stored]) ->
         if session.write("fire_schedule_slot", (firing.schedule, *row)):
             written.add(slot.slot)
     started: list[StartedRun | None] = []
-    for (slot_at, (new, changes)), (journal, large) in zip(firing.starts, stored, strict=True):
-        started.append(start_run(session, new, changes, journal, large) if slot_at in written else None)
+    for (slot_at, (new, changes)), large in zip(firing.starts, larges, strict=True):
+        started.append(start_run(session, new, changes, large) if slot_at in written else None)
     return started
 
 

@@ -9,8 +9,7 @@ from taskforge.store.sqlite import (
     deliveries,
     schedules,
 )
-from taskforge.store.sqlite.large import Encoded
-from taskforge.store.sqlite.verbs import Verbs, journal_of
+from taskforge.store.sqlite.verbs import Verbs
 from taskforge.store.triggered import (
     Delivered,
     DeliveryFilter,
@@ -37,8 +36,8 @@ class TriggerVerbs(Verbs):
         return await self._readers.submit(schedules.next_schedule)
 
     async def fire_schedule(self, firing: Firing) -> list[StartedRun | None]:
-        stored = [(journal_of(changes), await self._encode(changes, new)) for _, (new, changes) in firing.starts]
-        return await self._writer.enqueue(schedules.fire_schedule, firing, stored)
+        large = [await self._encode(changes, new) for _, (new, changes) in firing.starts]
+        return await self._writer.enqueue(schedules.fire_schedule, firing, large)
 
     async def list_schedules(self, workflow: str | None, cursor: int, limit: int) -> list[ScheduleRow]:
         return await self._readers.submit(schedules.list_schedules, workflow, cursor, limit)
@@ -58,10 +57,8 @@ class TriggerVerbs(Verbs):
     # ---- deliveries, and the ends of runs
 
     async def accept_delivery(self, new: NewDelivery, start: Start | None) -> Delivered:
-        journal, large = await self._stored(start)
-        return await self._writer.enqueue(
-            deliveries.accept_delivery, new, start, journal, large, is_short=large is None
-        )
+        large = None if start is None else await self._encode(start[1], start[0])
+        return await self._writer.enqueue(deliveries.accept_delivery, new, start, large, is_short=large is None)
 
     async def find_delivery(self, workflow: str, trigger: str, dedupe: str) -> DeliveryRow | None:
         return await self._readers.submit(deliveries.find_delivery, workflow, trigger, dedupe)
@@ -88,10 +85,5 @@ class TriggerVerbs(Verbs):
         return await self._readers.submit(deliveries.list_ends, run, limit)
 
     async def start_on_end(self, end: EndRow, start: Start | None) -> StartedRun | None:
-        journal, large = await self._stored(start)
-        return await self._writer.enqueue(deliveries.start_on_end, end, start, journal, large, is_short=large is None)
-
-    async def _stored(self, start: Start | None) -> tuple[str | None, Encoded | None]:
-        if start is None:
-            return None, None
-        return journal_of(start[1]), await self._encode(start[1], start[0])
+        large = None if start is None else await self._encode(start[1], start[0])
+        return await self._writer.enqueue(deliveries.start_on_end, end, start, large, is_short=large is None)

@@ -1,10 +1,9 @@
-"""What all verbs of the store share: the writer, the readers, and the texts of a decision."""
+"""What all verbs of the store share: the writer, the readers, and the large values of a decision."""
 
 from __future__ import annotations
 
 import asyncio
 
-from taskforge.core.jsontext import dumps
 from taskforge.core.snapshot import Changes
 from taskforge.store.protocol import NewRun
 from taskforge.store.sqlite.large import Encoded, encode, find_large
@@ -36,8 +35,3 @@ class Verbs:
         if sum(len(text) for _, _, text in values) <= _ENCODE_HERE:
             return encode(values)
         return await asyncio.to_thread(encode, values)
-
-
-def journal_of(changes: Changes) -> str | None:
-    """The journal's entries as one text, or None without any."""
-    return dumps(changes.journal) if changes.journal else None
