@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from tests.bench.floor import fsyncs_per_second, runs_per_second
-from tests.bench.server import BenchServer
+from tests.bench.server import BenchServer, load
 
 WORK_A = """
 name: work-a
@@ -98,8 +98,11 @@ def latency(home: Path, target: int) -> Figures:
         _prepare(server, target)
         server.load(START, 200, 1, body=INPUT)
         alone = server.load(START, 500, 1, body=INPUT)
+        bare = _bare(home / "bare")
         found["A idle, end to end, p50 ms"] = alone["p50_ms"]
         found["A idle, end to end, p99 ms"] = alone["p99_ms"]
+        found["A idle, p99 against p50"] = alone["p99_ms"] / alone["p50_ms"]
+        found["bare loop that syncs, p99 against p50"] = bare["p99_ms"] / bare["p50_ms"]
         port = _free_port()
         server.request("POST", "/v1/workflows", ONE_REQUEST.format(port=port).encode())
         command = [sys.executable, "-m", "tests.bench.first_action", server.host, str(server.port), server.token]
@@ -112,6 +115,19 @@ def latency(home: Path, target: int) -> Figures:
             found[f"webhooks at {rate}/s: accepted/s"] = 3 * rate / sent["seconds"]
             found[f"webhooks at {rate}/s: p99 ms"] = sent["p99_ms"]
     return found
+
+
+def _bare(file: Path) -> dict[str, float]:
+    """Latencies of what does nothing but sync (`tests.bench.bare`): the machine's share in those of the server."""
+    command = [sys.executable, "-m", "tests.bench.bare", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        try:
+            load("127.0.0.1", port, "/", 200, 1)
+            return load("127.0.0.1", port, "/", 500, 1)
+        finally:
+            process.terminate()
 
 
 def syncing(home: Path, runs: int, in_flight: int, target: int) -> Figures:

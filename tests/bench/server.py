@@ -57,19 +57,7 @@ class BenchServer:
     def load(self, path: str, count: int, in_flight: int, *, rate: float = 0, body: object = None) -> dict[str, Any]:
         """Post `count` times from another process, as fast as answers come or `rate` a second (`tests.bench.load`)."""
         said = json.dumps({} if body is None else body)
-        command = [sys.executable, "-m", "tests.bench.load", self.host, str(self.port), self.token, path]
-        done = subprocess.run(
-            [*command, str(count), str(in_flight), said, str(rate)],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-        )
-        found: dict[str, Any] = json.loads(done.stdout)
-        unexpected = set(found["statuses"]) - {"200", "202"}
-        if unexpected:
-            raise SystemExit(f"{path}: unexpected answers: {found['statuses']}")
-        return found
+        return load(self.host, self.port, path, count, in_flight, token=self.token, rate=rate, body=said)
 
     def await_ended(self, count: int, patience_s: float = 60) -> None:
         """Return when `count` runs have SUCCEEDED."""
@@ -90,6 +78,19 @@ class BenchServer:
     def cpu_s(self) -> float:
         """CPU time of the server and its children so far."""
         return sum(_cpu_s(pid) for pid in [self.process.pid, *_children(self.process.pid)])
+
+
+def load(
+    host: str, port: int, path: str, count: int, in_flight: int, *, token: str = "-", rate: float = 0, body: str = "{}"
+) -> dict[str, Any]:
+    """What `tests.bench.load` prints; SystemExit when an answer is none of success."""
+    command = [sys.executable, "-m", "tests.bench.load", host, str(port), token, path, str(count), str(in_flight)]
+    done = subprocess.run([*command, body, str(rate)], capture_output=True, text=True, check=True, timeout=120)
+    found: dict[str, Any] = json.loads(done.stdout)
+    unexpected = set(found["statuses"]) - {"200", "202"}
+    if unexpected:
+        raise SystemExit(f"{path}: unexpected answers: {found['statuses']}")
+    return found
 
 
 def _children(pid: int) -> list[int]:
