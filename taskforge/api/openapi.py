@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from inspect import getdoc
 from typing import Any
 
 import orjson
@@ -79,7 +80,7 @@ def _operation(route: Route) -> dict[str, Any]:
         "summary": route.summary,
         "tags": [route.tag],
     }
-    doc = (route.handler.__doc__ or "").strip()
+    doc = getdoc(route.handler) or ""
     if doc:
         found["description"] = doc
     if route.scope is None:

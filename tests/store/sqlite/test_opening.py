@@ -283,7 +283,7 @@ async def test_an_sqlite_library_that_can_lose_commits_is_refused(
 # ---- rights
 
 AS_NOBODY = """
-import asyncio, os, pathlib, sys
+import asyncio, os, pathlib, sys, urllib.parse  # nobody may not be able to import anything later
 from taskforge.core.errors import StartupError
 from taskforge.store.sqlite.store import SqliteStore
 from tests.support.clock import ManualClock
