@@ -77,7 +77,9 @@ def _entry(place: Place, run_id: str, at: str, entry: dict[str, Any]) -> Entry:
     if "signal" in rest and "step" not in rest:
         return Entry(place, "signal", data | _signal(rest["signal"]))
     if str(rest.get("signal", "")).startswith("!"):
-        del rest["signal"]
+        if rest.pop("signal").startswith("!child:") and rest.get("to") == "WAITING":
+            rest.pop("until", None)  # only when the step is looked at again, should nobody tell of the child's end
+            rest["message"] = "for its child run"
     kind = "attempt" if "ended" in rest else "step"
     state = rest.pop("ended", None) or rest.pop("to", None)
     return Entry(place, kind, data | {"step": rest.pop("step", None), "state": state} | rest)

@@ -69,7 +69,11 @@ def show(session: Session, identifier: str) -> None:
         screen.line(Paint("  input", "dim"))
         screen.text("\n".join(f"    {line}" for line in encode(letter["input"]).splitlines()))
     if letter["state"] == "OPEN":
-        screen.note(Paint("  next: ", "dim"), f"taskforge dead retry {letter['id']}")
+        unknown = isinstance(error, dict) and error.get("code") == "UNKNOWN_OUTCOME"
+        screen.note(Paint("  next: ", "dim"), "find out whether it took effect; if not:" if unknown else "",
+                    " " if unknown else "", f"taskforge dead retry {letter['id']}")  # fmt: skip
+        if unknown:
+            screen.note("        if so, so that it is not sent twice: ", f"taskforge dead discard {letter['id']}")
 
 
 @dead.command(

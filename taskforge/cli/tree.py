@@ -236,7 +236,7 @@ class _Drawing:
             cells.append(Paint(f"  child {self.names.get(step['child'], step['child'])}", "blue"))
         elif step.get("signal"):
             cells.append(Paint(f"  for signal {step['signal']}", "blue"))
-        due = step.get("available_at")
+        due = None if step.get("child") else step.get("available_at")
         if due and step["state"] in ("QUEUED", "WAITING") and from_rfc3339(due) > self.now:
             words = "until" if step["state"] == "WAITING" else "due in"
             left = format_duration(from_rfc3339(due) - self.now)

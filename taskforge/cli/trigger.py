@@ -178,4 +178,4 @@ def _show(session: Session, target: str, status: int, body: Any) -> None:
     else:
         from taskforge.cli.shown import encode
 
-        screen.line(body if isinstance(body, str) else encode(body))
+        screen.text(body if isinstance(body, str) else encode(body))

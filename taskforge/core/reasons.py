@@ -46,7 +46,7 @@ DECISION_CODES: dict[str, str] = SLOT_CODES | {
     "WAITING_CHILD": "the step waits for the end of its child run",
     "WAITING_SIGNAL": "the step waits for a signal",
     "WAITING_UNTIL": "the step waits for a time",
-    "LOST": "the attempt was lost; the step is tried again",
+    "LOST": "the attempt was lost; the step is tried again, unless its `effect` is once",
 }
 """Codes of decisions that are no failures, with their meaning."""
 
@@ -109,7 +109,8 @@ def waiting_reason(since: int, step: str | None, signal: str | None, until: int 
     if signal is None:
         return Reason("WAITING_UNTIL", since, step, current, until=until)
     if signal.startswith("!"):
-        return Reason("WAITING_CHILD", since, step, current, until=until)
+        # `until` is when the step would be looked at were the child's end not told: no time that says anything.
+        return Reason("WAITING_CHILD", since, step, current)
     words = f"the step waits for the signal {signal!r}"
     return Reason("WAITING_SIGNAL", since, step, current, words, until=until, signal=signal)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from taskforge.core.errors import LoopRefused
@@ -10,6 +12,7 @@ from taskforge.core.model import Plan, RunTrigger, TimeTrigger, Trigger
 from taskforge.engine.evaluation import Expressions
 from taskforge.engine.starting import Pending, StartRequest, Starts
 from taskforge.engine.values import StoredValues
+from taskforge.expressions.errors import EvaluationFailed
 from taskforge.store.triggered import TriggerSpec
 from taskforge.triggers.schedule import Schedule, seed_of
 
@@ -45,6 +48,15 @@ def check_depth(depth: int) -> None:
         )
 
 
+@contextmanager
+def named(setting: str) -> Iterator[None]:
+    """An EvaluationFailed within says of which of the trigger's settings it is."""
+    try:
+        yield
+    except EvaluationFailed as failure:
+        raise EvaluationFailed(failure.code, f"in the trigger's `{setting}`: {failure.message}") from None
+
+
 class TriggerStarts:
     """Prepares runs for triggers: evaluates the trigger's `input`, and masks what is stored."""
 
@@ -68,7 +80,8 @@ class TriggerStarts:
         """Decide a run; `seen` is its `$trigger`. Raises EvaluationFailed, and as `Starts.prepare` does."""
         input = None
         if trigger.input is not None:
-            input = self._values.mask(await self._expressions.evaluate_apart(trigger.input, {"trigger": seen}, now))
+            with named("input"):
+                input = self._values.mask(await self._expressions.evaluate_apart(trigger.input, {"trigger": seen}, now))
         return await self._starts.prepare(
             StartRequest(
                 workflow,

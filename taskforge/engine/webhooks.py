@@ -33,7 +33,7 @@ from taskforge.core.record import dataclass
 from taskforge.engine.evaluation import Expressions
 from taskforge.engine.rates import Rates
 from taskforge.engine.starting import Pending, Starts
-from taskforge.engine.triggering import DEPTH_HEADER, TriggerStarts, check_depth
+from taskforge.engine.triggering import DEPTH_HEADER, TriggerStarts, check_depth, named
 from taskforge.engine.values import StoredValues
 from taskforge.expressions.errors import EvaluationFailed
 from taskforge.observe.logs import get_logger
@@ -293,17 +293,18 @@ class Webhooks:
         """The delivery's id, and the key of its burst."""
         trigger = delivery.trigger
         if trigger.dedupe is not None and delivery.replay_of is None:
-            delivery.dedupe = _key(await self._evaluate(trigger.dedupe, seen))
+            delivery.dedupe = _key(await self._evaluate("dedupe", trigger.dedupe, seen))
         if trigger.debounce_ms:
-            key = None if trigger.debounce is None else await self._evaluate(trigger.debounce, seen)
+            key = None if trigger.debounce is None else await self._evaluate("debounce.key", trigger.debounce, seen)
             delivery.debounce = _key(key) or ""
 
     async def _admits(self, delivery: _Delivery, seen: dict[str, Any]) -> bool:
         condition = delivery.trigger.condition
-        return condition is None or await self._evaluate(condition, seen) is True
+        return condition is None or await self._evaluate("if", condition, seen) is True
 
-    async def _evaluate(self, evaluation: Evaluation, seen: dict[str, Any]) -> JSON:
-        return await self._expressions.evaluate_apart(evaluation, {"trigger": seen}, self._clock.now())
+    async def _evaluate(self, setting: str, evaluation: Evaluation, seen: dict[str, Any]) -> JSON:
+        with named(setting):
+            return await self._expressions.evaluate_apart(evaluation, {"trigger": seen}, self._clock.now())
 
     async def _prepare(self, delivery: _Delivery, seen: dict[str, Any]) -> Pending:
         _, plan = await self._starts.resolve(delivery.workflow, delivery.version)

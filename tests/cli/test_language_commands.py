@@ -194,6 +194,10 @@ def test_why_explains_a_run_and_a_step(server: ServerProcess) -> None:
     lines = [line for line in whole.splitlines() if "WAITING_CHILD" in line]
     assert len(lines) == 1
     assert lines[0].split()[0] == "now"
+    assert "until" not in lines[0]  # a child may take any time: nothing ends then
+    assert "until" not in next(line for line in cli(server, "runs", "show", run).splitlines() if " child " in line)
+    logged = cli(server, "runs", "logs", run)
+    assert "step child: WAITING, for its child run" in logged
     assert cli(server, "why", run, "never", "-q") == "IF_FALSE\n"
     answer: dict[str, Any] = json.loads(cli(server, "why", run, "-o", "json"))
     assert [item["code"] for item in answer["items"]] == ["IF_FALSE", "WAITING_CHILD"]

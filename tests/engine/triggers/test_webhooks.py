@@ -211,6 +211,25 @@ async def test_what_cannot_be_used_is_kept_as_failed_and_answered_422(
     assert await engine.runs() == []
 
 
+@pytest.mark.parametrize(
+    ("webhook", "more", "setting"),
+    [
+        ("verify: none, if: '${{ $trigger.body.a }}'", "", "if"),
+        ("verify: none, dedupe: '${{ $trigger.body.a }}'", "", "dedupe"),
+        ("verify: none, debounce: {key: '${{ $trigger.body.a }}', for: 1s}", "", "debounce.key"),
+        ("verify: none", ", input: {n: '${{ $trigger.body.a }}'}", "input"),
+    ],
+)
+async def test_a_failed_delivery_names_the_setting_whose_expression_failed(
+    engine: Engine, webhook: str, more: str, setting: str
+) -> None:
+    await engine.apply(document(webhook, more=more))
+    reply = await engine.post("/hooks/w/hook", b"no mapping", content_type="text/plain")
+    assert reply.status == 422
+    (row,) = await deliveries(engine)
+    assert row["error"]["message"].startswith(f"in the trigger's `{setting}`: ")
+
+
 async def test_an_input_that_does_not_fit_is_kept_as_failed_with_its_place(engine: Engine) -> None:
     schema = "inputs: {type: object, required: [n], properties: {n: {type: integer}}}\n"
     await engine.apply(document(more=", input: {n: '${{ $trigger.body.n }}'}") + schema)
