@@ -76,10 +76,12 @@ def _entry(place: Place, run_id: str, at: str, entry: dict[str, Any]) -> Entry:
         return Entry(place, "run", data | {"state": rest.pop("run")} | rest)
     if "signal" in rest and "step" not in rest:
         return Entry(place, "signal", data | _signal(rest["signal"]))
-    if str(rest.get("signal", "")).startswith("!"):
-        if rest.pop("signal").startswith("!child:") and rest.get("to") == "WAITING":
-            rest.pop("until", None)  # only when the step is looked at again, should nobody tell of the child's end
-            rest["message"] = "for its child run"
+    own = str(rest.get("signal", ""))
+    if own.startswith("!"):
+        del rest["signal"]
+    if own.startswith("!child:") and rest.get("to") == "WAITING":
+        rest.pop("until", None)  # only when the step is looked at again, should nobody tell of the child's end
+        rest["message"] = "for its child run"
     kind = "attempt" if "ended" in rest else "step"
     state = rest.pop("ended", None) or rest.pop("to", None)
     return Entry(place, kind, data | {"step": rest.pop("step", None), "state": state} | rest)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import click
 
 from taskforge.cli.command import Example, Group, Session, pass_session
-from taskforge.cli.moments import ago
+from taskforge.cli.moments import ago, brief
 from taskforge.cli.render import Cell, Paint
 from taskforge.cli.shown import encode
 
@@ -50,16 +49,16 @@ def list_audit(session: Session, /, everything: bool, **chosen: Any) -> None:
         for item in page["items"]:
             screen.line(str(item["id"]))
     elif page["items"]:
-        screen.table(("AT", "WHO", "ACTION", "TARGET", "OUTCOME", "FROM"), [_row(item) for item in page["items"]])
+        screen.table(("AT", "WHO", "ACTION", "TARGET", "OUTCOME", "FROM"),
+                     [_row(item, screen.columns) for item in page["items"]])  # fmt: skip
         if page["next_cursor"]:
             screen.note(f"more: --cursor {page['next_cursor']}, or --all")
     else:
         screen.note("no changes are recorded that fit")
 
 
-def _row(item: dict[str, Any]) -> list[Cell]:
+def _row(item: dict[str, Any], columns: int | None) -> list[Cell]:
     outcome: Cell = item["outcome"] if item["outcome"] == "DONE" else Paint(item["outcome"], "bad")
     detail = encode(item["detail"], indent=None) if item["detail"] else ""
     target = f"{item['target']} {detail}" if detail else item["target"]
-    at = re.sub(r"\.\d+Z$", "Z", item["at"])
-    return [at, item["actor"], item["action"], target, outcome, item["address"] or ""]
+    return [brief(item["at"], columns), item["actor"], item["action"], target, outcome, item["address"] or ""]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +25,7 @@ _CODES = {400: Exit.USAGE, 401: Exit.UNREACHABLE, 403: Exit.UNREACHABLE, 404: Ex
 _LISTS = {"workflows": "workflow list", "runs": "runs list", "dead-letters": "dead list", "tokens": "token list",
           "secrets": "secret list", "vars": "var list"}  # fmt: skip
 _NO_SUCH_CALL = "there is nothing at this address"  # as the server says it of a path that no route has
+_NO_VERSION = re.compile(r"workflow (\S+) has no version \d+")
 _PASSING = frozenset({408, 429, 500, 502, 503, 504, 507})
 """Answers after which the same call may be taken."""
 _CONNECT_S = 5.0
@@ -271,6 +273,8 @@ class Client:
         if status == 404:
             kind = answer.request.url.path.removeprefix("/v1/").partition("/")[0]
             hint = f"what there is: taskforge {_LISTS[kind]}" if kind in _LISTS else None
+            if found := _NO_VERSION.fullmatch(message):
+                hint = f"what there is: taskforge workflow versions {found[1]}"
             if message == _NO_SUCH_CALL:
                 hint = "the server may be of another version than this program: taskforge status shows both"
         return CommandError(

@@ -155,7 +155,8 @@ def restore(session: Session, file: str, force: bool, without_secrets: bool) -> 
         screen.line(str(wish.database))
         return
     screen.line(Paint("✔", "green"), f" {wish.database} is restored", f" as of {taken}" if taken else "")
-    screen.line(f"  {found.runs} runs, {found.live} of them not ended; {found.schedules} schedules")
+    plural = "" if found.schedules == 1 else "s"
+    screen.line(f"  {found.runs} runs, {found.live} of them not ended; {found.schedules} schedule{plural}")
     if done.replaced is not None:
         screen.line(f"  the database that was there is kept: {done.replaced}")
     if done.migrates:

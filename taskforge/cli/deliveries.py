@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import click
 
 from taskforge.cli.command import Example, Group, Session, pass_session
+from taskforge.cli.moments import brief, is_narrow
 from taskforge.cli.paging import Paging, fetch_page, paged, tell_more
 from taskforge.cli.render import Cell, Paint, state
 from taskforge.cli.timeline import failure
 
+_HEADS = ("ID", "STATE", "TRIGGER", "RUN", "RECEIVED", "BYTES", "DELIVERY ID")
+_NARROW_HEADS = ("ID", "STATE", "RUN", "TRIGGER", "RECEIVED")
 _STATES = ("ACCEPTED", "FILTERED", "DUPLICATE", "FAILED")
 
 
@@ -61,8 +63,9 @@ def list_deliveries(
         for row in page["items"]:
             screen.line(row["id"])
     elif page["items"]:
-        heads = ("ID", "STATE", "TRIGGER", "RUN", "RECEIVED", "BYTES", "DELIVERY ID")
-        screen.table(heads, list(map(_row, page["items"])))
+        narrow = is_narrow(screen.columns)
+        heads = _NARROW_HEADS if narrow else _HEADS
+        screen.table(heads, [_narrow_row(row) if narrow else _row(row) for row in page["items"]])
     elif not page.get("next_cursor"):
         screen.note("no deliveries")
     tell_more(session, page)
@@ -135,16 +138,21 @@ def replay(session: Session, identifiers: tuple[str, ...], version: int | None) 
 
 
 def _row(row: dict[str, Any]) -> list[Cell]:
-    received = re.sub(r"\.\d+Z$", "Z", row["received_at"])
     return [
         row["id"],
         state(row["state"]),
         f"{row['workflow']}/{row['trigger']}",
         _run(row),
-        received,
+        brief(row["received_at"]),
         str(row["body_bytes"]),
         row["dedupe_key"] or "",
     ]
+
+
+def _narrow_row(row: dict[str, Any]) -> list[Cell]:
+    """The run stands first of what may be cut."""
+    return [row["id"], state(row["state"]), _run(row), f"{row['workflow']}/{row['trigger']}",
+            brief(row["received_at"], 0)]  # fmt: skip
 
 
 def _run(row: dict[str, Any]) -> str:

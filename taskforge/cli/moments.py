@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
 from taskforge.cli.failure import CommandError, Exit
+
+NARROW = 90
+"""Below so many columns a table shows times short, and leaves out what matters least."""
+
+
+def is_narrow(columns: int | None) -> bool:
+    """Is the terminal too narrow for all that a table could show? None: lines may be of any length."""
+    return columns is not None and columns < NARROW
+
+
+def brief(text: str | None, columns: int | None = None) -> str:
+    """An answer's time without fractions of a second, and on a narrow terminal without the year too."""
+    if not text:
+        return ""
+    return text[5:16].replace("T", " ") if is_narrow(columns) else re.sub(r"\.\d+Z$", "Z", text)
 
 
 def ago(text: str | None) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from taskforge.cli.failure import CommandError
@@ -11,7 +10,6 @@ if TYPE_CHECKING:
     from taskforge.cli.command import Session
 
 HEADS = ("RUN", "STATE", "TRIGGER", "CREATED", "TOOK", "ERROR")
-_NARROW = 90
 _MOST_STEPS = 20_000
 _MOST_CHILDREN = 50
 
@@ -84,17 +82,17 @@ def name_of(run: Any, fallback: str = "") -> str:
 
 def row_of(run: dict[str, Any], now: int | None = None, columns: int | None = None) -> list[Any]:
     """A run as a row under HEADS, for so many columns; one that goes on has taken the time until `now`."""
+    from taskforge.cli.moments import brief
     from taskforge.cli.render import state
     from taskforge.cli.timeline import failure, span
     from taskforge.core.durations import format_duration
 
     took, trigger = span(run, now), run.get("trigger")
-    created = re.sub(r"\.\d+Z$", "Z", run.get("created_at") or "")
     return [
         name_of(run),
         state(run["state"]),
         str(trigger.get("type") if isinstance(trigger, dict) else trigger or ""),
-        created[5:16].replace("T", " ") if columns is not None and columns < _NARROW else created,
+        brief(run.get("created_at"), columns),
         "" if took is None else format_duration(took),
         failure(run.get("error")),
     ]

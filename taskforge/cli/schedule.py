@@ -9,6 +9,7 @@ import click
 
 from taskforge.cli.command import Example, Group, Session, pass_session
 from taskforge.cli.failure import CommandError, Exit
+from taskforge.cli.moments import brief, is_narrow
 from taskforge.cli.paging import Paging, fetch_page, paged, tell_more
 from taskforge.cli.render import Cell, Paint
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 _LATE = {"SLOT_LATE": "yellow", "SLOT_HELD": "yellow", "SLOT_FAILED": "bad", "SLOT_MISSED": "red",
          "SLOT_SUPERSEDED": "red", "SLOT_TOO_OLD": "red", "SLOT_FIRED": "green"}  # fmt: skip
+
+
+_HEADS = ("SCHEDULE", "TIMES", "ZONE", "STATE", "NEXT", "LAST", "MISSED")
+_NARROW_HEADS = ("SCHEDULE", "TIMES", "STATE", "NEXT", "MISSED")
 
 
 @click.group("schedule", cls=Group, default="list")
@@ -56,8 +61,9 @@ def list_schedules(session: Session, workflow: str | None, decisions: bool, pagi
         for item in items:
             _tell_decisions(session, item)
     else:
-        heads = ("SCHEDULE", "TIMES", "ZONE", "STATE", "NEXT", "LAST", "MISSED")
-        screen.table(heads, [_row(item) for item in items])
+        narrow = is_narrow(screen.columns)
+        heads = _NARROW_HEADS if narrow else _HEADS
+        screen.table(heads, [_narrow_row(item) if narrow else _row(item) for item in items], keep=(0, 3))
     tell_more(session, page)
 
 
@@ -294,6 +300,12 @@ def _row(item: dict[str, Any]) -> list[Cell]:
         _brief(item.get("last_slot")),
         Paint(str(item["missed"]), "red") if item["missed"] else "0",
     ]
+
+
+def _narrow_row(item: dict[str, Any]) -> list[Cell]:
+    """What matters most: the next time before the last one, which `--decisions` tells, and the zone."""
+    name, times, _, shown, _, _, missed = _row(item)
+    return [name, times, shown, brief(item.get("next_at") or item.get("next_slot"), 0), missed]
 
 
 def _state(item: dict[str, Any]) -> Cell:

@@ -115,7 +115,8 @@ class Decision(RunEnding):
             else:
                 self._place_known(prepared)
         elif concurrency.on_limit == "skip":
-            message = f"{concurrency.limit} runs with this key are in progress, and `on_limit` is skip"
+            many = "1 run with this key is" if concurrency.limit == 1 else f"{concurrency.limit} runs with this key are"
+            message = f"{many} in progress, and `on_limit` is skip"
             self.end_at_once(RunState.CANCELLED, Failure("CONCURRENCY_SKIPPED", message))
         else:
             self._claim()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
@@ -201,9 +202,12 @@ class _TriggerReader:
         try:
             model: Any = MODELS[kind].model_validate(self.value)
         except ValidationError as error:
-            for problem in config_problems(error, self.value, MODELS[kind]):
+            problems = list(config_problems(error, self.value, MODELS[kind]))
+            for problem in problems:
                 place = (*self.pointer, *problem.pointer)
                 self.findings.error(place, problem.message, hint=problem.hint, key=problem.key)
+            if kind in ("cron", "at"):
+                self._refuse_other_times({str(key) for problem in problems for key in problem.pointer[:1]})
             return None
         if kind == "manual":
             return Trigger(self.name)
@@ -240,14 +244,32 @@ class _TriggerReader:
             try:
                 schedule = self.reading.parse_schedule(config)
             except ValueError as error:
-                key = getattr(error, "key", None)
-                place = (*self.pointer, key) if key in self.value else self.pointer
-                offset = max(0, (getattr(error, "column", None) or 1) - 1)
-                self.findings.error(place, str(error), hint=getattr(error, "hint", None), offset=offset)
+                self._refuse_time(error)
+                self._refuse_other_times({str(getattr(error, "key", None))})
                 return None
             for remark in schedule.remarks:
                 self.findings.warn((*self.pointer, "cron"), remark)
         return TimeTrigger(self.name, input, config, schedule)
+
+    def _refuse_time(self, error: ValueError) -> None:
+        key = getattr(error, "key", None)
+        place = (*self.pointer, key) if key in self.value else self.pointer
+        offset = max(0, (getattr(error, "column", None) or 1) - 1)
+        self.findings.error(place, str(error), hint=getattr(error, "hint", None), offset=offset)
+
+    def _refuse_other_times(self, told: Set[str]) -> None:
+        """A fault ended the reading: look at each other setting by itself, so that all faults are told at once."""
+        if self.reading.parse_schedule is None:
+            return
+        for key in _TIME_KEYS:
+            if key in told or self.value.get(key) is None:
+                continue
+            alone = {key: self.value[key]}
+            try:
+                self.reading.parse_schedule(alone if key in ("cron", "at") else {"cron": "* * * * *", **alone})
+            except ValueError as error:
+                if getattr(error, "key", None) == key:
+                    self._refuse_time(error)
 
     def _on_run(self, model: OnRun, input: Evaluation | None, workflow: JSON) -> Trigger:
         place = (*self.pointer, "on_run", "workflow")

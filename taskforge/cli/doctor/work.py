@@ -83,7 +83,11 @@ def _for_people(rows: Rows) -> Iterator[Finding]:
         fix = "--all" if everything else " ".join(rows.holds[:5])
         yield note("WORK_HELD", f"held back: {what}", f"taskforge workflow release {fix}")
     if rows.open_letters:
-        yield note("DEAD_LETTERS", f"{rows.open_letters} open dead letter{'' if rows.open_letters == 1 else 's'}", "taskforge dead list")
+        yield note(
+            "DEAD_LETTERS",
+            f"{rows.open_letters} open dead letter{'' if rows.open_letters == 1 else 's'}",
+            "taskforge dead list",
+        )
 
 
 def _runs(count: int) -> str:
