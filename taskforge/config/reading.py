@@ -72,7 +72,7 @@ def load_settings(home: Path, environ: Mapping[str, str], flags: Mapping[str, Va
         other = given["server", "tls_cert" if missing == "tls_key" else "tls_key"]
         faults.append(f"{other.source}: server.{missing} is missing; server.tls_cert and server.tls_key go together")
     if faults:
-        raise ConfigError(faults)
+        raise ConfigError(sorted(faults, key=lambda fault: _order(home / CONFIG_FILE, fault)))
     sections: dict[str, Any] = {name: make(**chosen[name]) for name, make in SECTIONS.items()}
     sources = {f"{section}.{key}": entry.source for (section, key), entry in given.items()}
     return Settings(home=home, **sections, sources=sources, warnings=tuple(warnings))
@@ -153,6 +153,13 @@ def _from_variables(environ: Mapping[str, str], faults: list[str]) -> dict[tuple
         elif environ[name] != "":  # an empty variable counts as not set: compose files make them
             found[section.lower(), key.lower()] = _Given(known.from_variable(environ[name]), f"variable {name}")
     return found
+
+
+def _order(path: Path, fault: str) -> tuple[bool, int, int]:
+    """Faults of the file go first, from its top to its end; others stay in their order."""
+    line, column, *_ = (*fault.removeprefix(f"{path}:").split(":"), "", "")
+    placed = fault.startswith(f"{path}:") and line.isdecimal() and column.isdecimal()
+    return (False, int(line), int(column)) if placed else (True, 0, 0)
 
 
 def _place(path: Path, at: tuple[int, int]) -> str:
