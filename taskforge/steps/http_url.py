@@ -16,6 +16,8 @@ _BAD: Final = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
 _AS_WRITTEN: Final = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})*")
 _LONE_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,253})|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*")
+_IN_BRACKETS: Final = re.compile(r"\[[^\[\]]*\](?::[0-9]*)?")
+"""`urllib.parse` overlooks what stands before and behind the brackets: it takes `api.example[::1]` for ::1."""
 _RESERVED: Final = "%:/?[]@!$&'()*+,;="
 _IN_PARAMETERS: Final = "/?:@!$'()*,"
 _PORTS: Final = {"http": 80, "https": 443}
@@ -74,7 +76,8 @@ def read_url(text: str, base: Url | None = None) -> Url:
         raise ValueError(f"the URL's scheme is {parts.scheme[:60]!a}; only http and https are possible")
     if "@" in parts.netloc:
         raise ValueError("the URL has a user name or password in it; use an Authorization header instead")
-    if _HOST.fullmatch(host) is None or ("[" in parts.netloc) != (":" in host):
+    in_brackets = _IN_BRACKETS.fullmatch(parts.netloc) is not None
+    if _HOST.fullmatch(host) is None or in_brackets != ("[" in parts.netloc) or in_brackets != (":" in host):
         raise ValueError("the URL has no valid host; it must look like https://host/path")
     if port == 0:
         raise ValueError("the URL's port is 0")
