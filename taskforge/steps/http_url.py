@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Self
-from urllib.parse import quote, urlencode, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from taskforge.security.egress import literal_address
 
@@ -67,7 +67,7 @@ def read_url(text: str, base: Url | None = None) -> Url:
     try:
         parts = urlsplit(text)
         if base is not None and not parts.scheme:
-            parts = urlsplit(urljoin(str(base), text))
+            parts = urlsplit(_joined(base, parts, text))
         name, port = parts.hostname or "", parts.port
         host = name if name.isascii() else _in_ascii(name)
     except ValueError:
@@ -92,6 +92,27 @@ def read_url(text: str, base: Url | None = None) -> Url:
         host_port += f":{port}"
     target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
     return Url(origin, target if _AS_WRITTEN.fullmatch(target) is not None else _quoted(target), host_port)
+
+
+def _joined(base: Url, parts: SplitResult, text: str) -> str:
+    """RFC 3986, 5.2.2. `urljoin` loses empty segments (`/https://h/` + `x`), a `;` at the end, and an empty host."""
+    if text.startswith("//"):
+        return f"{'https' if base.origin.tls else 'http'}:{text}"
+    path, _, query = base.target.partition("?")
+    if parts.path:
+        kept: list[str] = []
+        segments = (parts.path if parts.path[0] == "/" else path.rpartition("/")[0] + "/" + parts.path).split("/")
+        for segment in segments[1:]:
+            if segment == "..":
+                del kept[-1:]
+            elif segment != ".":
+                kept.append(segment)
+        if segments[-1] in (".", ".."):
+            kept.append("")
+        path, query = "/" + "/".join(kept), parts.query
+    elif text.startswith("?"):
+        query = parts.query
+    return f"{base.place}{path}?{query}"
 
 
 def _in_ascii(name: str) -> str:
