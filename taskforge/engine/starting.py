@@ -147,6 +147,8 @@ class Starts:
                 except InvalidInput as error:
                     problems += [_inside(problem, f"inputs[{index}]") for problem in error.problems]
                     continue
+                except TooLarge as error:
+                    raise TooLarge(f"inputs[{index}]: {error.message}") from None
                 if not problems:
                     decided.append((new, driver, driver.begin()))
                 if index % _AT_ONCE == _AT_ONCE - 1:

@@ -96,6 +96,9 @@ async def test_a_batch_is_all_or_none_and_keeps_its_order(engine: Engine) -> Non
     with pytest.raises(InvalidInput) as refused:
         await engine.service.start_runs(StartRequest(workflow), [{"n": 1}, {"n": "x"}, {}])
     assert [problem.path.split(".")[0] for problem in refused.value.problems] == ["inputs[1]", "inputs[2]"]
+    with pytest.raises(TooLarge, match=r"inputs\[1\]"):
+        await engine.service.start_runs(StartRequest(workflow), [{"n": 1}, {"n": 1, "word": "x" * 2_000_000}])
+    assert engine.executor.in_flight == 0
     with pytest.raises(NotFound):
         await engine.store.get_run("typed#1")
     started = await engine.service.start_runs(StartRequest(workflow), [{"n": n} for n in range(50)])
