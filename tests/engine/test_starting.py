@@ -85,6 +85,8 @@ async def test_input_is_checked_and_defaults_are_applied_before_anything_is_stor
     assert len(refused.value.problems) == 2
     with pytest.raises(TooLarge):
         await engine.begin(workflow, input={"n": 1, "word": "x" * 2_000_000})
+    with pytest.raises(TooLarge, match="1200017 bytes"):
+        await engine.begin(workflow, input={"n": 1, "word": "é" * 600_000})
     run = await engine.begin(workflow, input={"n": 12345678901234567890})
     assert run.endswith((await engine.store.get_run("typed#1")).id)
     output = (await engine.end(run)).record.output
