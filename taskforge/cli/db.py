@@ -117,7 +117,7 @@ def restore(session: Session, file: str, force: bool, without_secrets: bool) -> 
     from taskforge.config.home import DATABASE_FILE, KEY_FILE, create_home
     from taskforge.config.home_files import file_stamp
     from taskforge.core.clock import SystemClock, to_rfc3339
-    from taskforge.security.fingerprint import key_fingerprints
+    from taskforge.security.fingerprint import key_fingerprints, secret_opener
     from taskforge.store.sqlite.restore import Unsound, Wish, restore_database
 
     home, source = home_of(session), Path(file).absolute()
@@ -132,7 +132,7 @@ def restore(session: Session, file: str, force: bool, without_secrets: bool) -> 
         create_home(home)
     now = SystemClock().wall()
     wish = Wish(source, home / DATABASE_FILE, now, file_stamp(to_rfc3339(now)), key_fingerprints(home), force,
-                without_secrets)  # fmt: skip
+                without_secrets, secret_opener(home))  # fmt: skip
     with locked_home(home, "db restore"):
         try:
             done = restore_database(wish)
