@@ -17,7 +17,7 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import uvicorn
 
@@ -115,6 +115,18 @@ class Reader:
         return [] if self._evaluator is None else await jq_problems(self._evaluator, definition)
 
 
+class _Engine(NamedTuple):
+    """The parts that have to be started, stopped, or asked by the API."""
+
+    service: Service
+    timers: Timers
+    triggers: Triggers
+    executor: Executor
+    drivers: Drivers
+    children: Children
+    places: Places
+
+
 class Server:
     """The parts of one server process, started and stopped in order."""
 
@@ -142,32 +154,21 @@ class Server:
             http = self._http_client()
             await http.start()
             stack.push_async_callback(http.close)
-            await self._serve(store, evaluator, http, lock)
+            await self._serve(await self._assemble(store, evaluator, http), lock)
         if self._failure is not None:
             print(f"taskforge: the server stopped: {self._failure}", file=sys.stderr, flush=True)
             return 1
         return 0
 
-    async def _serve(self, store: Store, evaluator: Evaluator, http: HttpClient, lock: HomeLock) -> None:
+    async def _assemble(self, store: Store, evaluator: Evaluator, http: HttpClient) -> _Engine:
+        """Put the parts together; nothing of it runs yet."""
         settings = self.settings
         reader = Reader(settings, evaluator)
         plans = Plans(store, reader.load)
         state = WorkflowState(store, self.clock)
         values, links, keys = await self._load_values(store)
         expressions = Expressions(evaluator, state, values, links)
-        executor = Executor(
-            self.clock,
-            expressions,
-            {
-                "http": http,
-                "http_timeout_ms": _ms(settings.http.default_timeout_seconds),
-                "retry_after_cap_ms": _ms(settings.http.retry_after_cap_seconds),
-            },
-            state=state,
-            limit=settings.engine.max_attempts_in_flight,
-            default_timeout_ms=_ms(settings.http.default_timeout_seconds),
-            output_limit=settings.limits.output_bytes,
-        )
+        executor = self._executor(expressions, state, http)
         lease_ms = _ms(settings.engine.lease_seconds)
         drivers = Drivers(
             store, self.clock, expressions, executor, plans, self.node, lease_ms, settings.limits.foreach_items
@@ -182,7 +183,6 @@ class Server:
             poll_s=settings.engine.poll_seconds,
             retention_s=settings.retention.every_seconds,
         )
-        drivers.on_failure = timers.on_failure = self._failed
         starts = Starts(store, self.clock, drivers, plans, settings.limits.input_bytes)
         children = Children(store, self.clock, drivers, starts)
         executor.start_child = children.start_child
@@ -196,32 +196,51 @@ class Server:
             inbox_limits(settings),
             held=lambda: executor.held,
         )
-        triggers.schedules.on_failure = self._failed
 
         async def look_after() -> None:
             await children.catch_up()
             await triggers.run_ends.catch_up()
-
-        timers.on_upkeep = look_after
 
         async def retain() -> None:
             await triggers.prune()
             await prune_audit(store, self.clock, _ms(settings.audit.keep_days * 86_400))
 
         upkeep = Upkeep(store, self.clock, settings.home, retention_limits(settings), retain)
-        timers.on_retention = upkeep.sweep
+        timers.on_upkeep, timers.on_retention = look_after, upkeep.sweep
+        drivers.on_failure = timers.on_failure = triggers.schedules.on_failure = self._failed
         places = Places(store, drivers)
         service = Service(
             store, self.clock, drivers, plans, reader, timers, starts=starts, children=children, places=places,
             links=links, values=values, triggers=triggers, trials=Trials(evaluator, expressions), keys=keys,
             upkeep=upkeep,
         )  # fmt: skip
+        return _Engine(service, timers, triggers, executor, drivers, children, places)
+
+    def _executor(self, expressions: Expressions, state: WorkflowState, http: HttpClient) -> Executor:
+        settings = self.settings
+        return Executor(
+            self.clock,
+            expressions,
+            {
+                "http": http,
+                "http_timeout_ms": _ms(settings.http.default_timeout_seconds),
+                "retry_after_cap_ms": _ms(settings.http.retry_after_cap_seconds),
+            },
+            state=state,
+            limit=settings.engine.max_attempts_in_flight,
+            default_timeout_ms=_ms(settings.http.default_timeout_seconds),
+            output_limit=settings.limits.output_bytes,
+        )
+
+    async def _serve(self, engine: _Engine, lock: HomeLock) -> None:
+        """Start everything, say so, and end it when it is time."""
+        settings, drivers = self.settings, engine.drivers
         self._install_signals()
-        await timers.start()
-        await triggers.start()
-        drivers.spawn(children.catch_up())
-        drivers.spawn(places.catch_up())
-        web = _Web(create_api(service, settings, self.clock), settings)
+        await engine.timers.start()
+        await engine.triggers.start()
+        drivers.spawn(engine.children.catch_up())
+        drivers.spawn(engine.places.catch_up())
+        web = _Web(create_api(engine.service, settings, self.clock), settings)
         serving = asyncio.create_task(web.serve(sockets=[self._sock]), name="web")
         serving.add_done_callback(lambda task: self._web_ended(task, web))
         await asyncio.wait([serving, asyncio.create_task(web.ready.wait())], return_when=asyncio.FIRST_COMPLETED)
@@ -233,18 +252,19 @@ class Server:
         _collect_less()
         await self._stop.wait()
         lock.announce_stop()
-        await triggers.stop()
-        await self._shut_down(service, timers, executor, drivers)
+        await engine.triggers.stop()
+        await self._shut_down(engine)
         web.should_exit = True
         await asyncio.gather(serving, return_exceptions=True)
 
-    async def _shut_down(self, service: Service, timers: Timers, executor: Executor, drivers: Drivers) -> None:
+    async def _shut_down(self, engine: _Engine) -> None:
         """Take nothing any more, let attempts end for the grace time, release the rest."""
+        executor, drivers = engine.executor, engine.drivers
         grace = self.settings.engine.grace_seconds
         log.info("stopping", attempts=executor.in_flight, grace_s=grace)
-        service.stop()
+        engine.service.stop()
         executor.stopping = True  # at once: what is under way may end, but nothing more begins
-        await timers.stop()
+        await engine.timers.stop()
         if self._failure is not None:
             drivers.giving_up = True
             grace = 0
@@ -253,7 +273,7 @@ class Server:
         await executor.stop(max(0.0, grace - kept), kept)
         drivers.giving_up = True
         await drivers.drain(1.0)
-        timers.close()
+        engine.timers.close()
 
     async def _open_store(self) -> Store:
         return await SqliteStore.open(self.settings.home / DATABASE_FILE, clock=self.clock)

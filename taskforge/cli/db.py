@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from taskforge.cli.command import Example, Group, Session, pass_session
 from taskforge.cli.failure import CommandError, Exit
 from taskforge.cli.home_database import home_of, is_elsewhere, locked_home, refuse_elsewhere, with_upkeep
 from taskforge.cli.render import Paint
+
+if TYPE_CHECKING:
+    from taskforge.store.sqlite.restore import Restored, Wish
 
 
 @click.group("db", cls=Group)
@@ -114,7 +117,7 @@ def restore(session: Session, file: str, force: bool, without_secrets: bool) -> 
     from taskforge.config.home import DATABASE_FILE, KEY_FILE, create_home
     from taskforge.config.home_files import file_stamp
     from taskforge.core.clock import SystemClock, to_rfc3339
-    from taskforge.security.fingerprint import key_fingerprints
+    from taskforge.security.fingerprint import key_fingerprints, secret_opener
     from taskforge.store.sqlite.restore import Unsound, Wish, restore_database
 
     home, source = home_of(session), Path(file).absolute()
@@ -129,18 +132,24 @@ def restore(session: Session, file: str, force: bool, without_secrets: bool) -> 
         create_home(home)
     now = SystemClock().wall()
     wish = Wish(source, home / DATABASE_FILE, now, file_stamp(to_rfc3339(now)), key_fingerprints(home), force,
-                without_secrets)  # fmt: skip
+                without_secrets, secret_opener(home))  # fmt: skip
     with locked_home(home, "db restore"):
         try:
             done = restore_database(wish)
         except Unsound as error:
             raise CommandError(error.message, lines=error.findings[:20]) from None
+    _tell_restored(session, wish, done)
+
+
+def _tell_restored(session: Session, wish: Wish, done: Restored) -> None:
+    from taskforge.core.clock import to_rfc3339
+
     taken = None if done.taken is None else to_rfc3339(done.taken.taken_at)
     found = done.contents
     if session.machine:
         session.screen.document(
             {
-                "database": str(wish.database), "from": str(source), "taken_at": taken, "bytes": done.size,
+                "database": str(wish.database), "from": str(wish.source), "taken_at": taken, "bytes": done.size,
                 "replaced": None if done.replaced is None else str(done.replaced), "schema": done.schema,
                 "migrates": done.migrates, "held": True, "runs": found.runs, "unfinished": found.live,
                 "in_flight": found.in_flight, "schedules": found.schedules, "secrets_left_out": done.secrets_left_out,

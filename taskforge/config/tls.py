@@ -29,12 +29,12 @@ def check_tls(settings: Settings) -> None:
     except (OSError, ValueError) as error:  # SSLError is an OSError
         raise StartupError(
             f"{cert} and {key} cannot be used for TLS ({getattr(error, 'reason', None) or error}): they must be a "
-            "certificate and its key, both PEM, the key without a passphrase"
+            "certificate and its key, both PEM, the server's own certificate first, the key without a passphrase"
         ) from None
 
 
-def certificate_end_ms(cert: Path, key: Path) -> int:
-    """When the certificate ends, in milliseconds UTC: as a client sees it that trusts nothing but this file.
+def certificate_times_ms(cert: Path, key: Path) -> tuple[int, int]:
+    """When the certificate begins and ends, in milliseconds UTC: as a client sees it that trusts nothing but this file.
 
     Makes a TLS handshake with itself in memory, since that is where the standard library reads a certificate. SSLError
     says why no client could take it.
@@ -54,4 +54,6 @@ def certificate_end_ms(cert: Path, key: Path) -> int:
             end.do_handshake()
         except ssl.SSLWantReadError:
             open_ends.append(end)
-    return int(ssl.cert_time_to_seconds(str((asking.getpeercert() or {})["notAfter"]))) * 1000
+    seen = asking.getpeercert() or {}
+    begins, ends = (int(ssl.cert_time_to_seconds(str(seen[name]))) * 1000 for name in ("notBefore", "notAfter"))
+    return begins, ends

@@ -98,12 +98,12 @@ class Applying:
             known = await self._known(name, newest, rows)
             specs = self._triggers.specs(one.definition.plan)
             plan = await asyncio.to_thread(
-                plan_workflow, one.definition, known, one.file, specs, schedules.get(name, ())
+                plan_workflow, one.definition, known, one.file, specs, schedules.get(name, ()), self._clock.wall()
             )
             plans.append((plan, one.definition.document))
         for name in deleted:
             known = Known(newest[name], True, rows[name].enabled)
-            plans.append((plan_deletion(known, schedules.get(name, ())), None))
+            plans.append((plan_deletion(known, schedules.get(name, ()), self._clock.wall()), None))
         after = (rows.keys() - set(deleted)) | given.keys()
         hosts, computed = await asyncio.to_thread(new_hosts, plans, called)
         live = await self._store.count_live_runs()

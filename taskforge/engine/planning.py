@@ -15,7 +15,7 @@ from taskforge.core.model import JSON
 from taskforge.core.outline import calls_of
 from taskforge.core.problem import Problem
 from taskforge.core.record import dataclass
-from taskforge.engine.schedules import next_firing
+from taskforge.engine.schedules import coming_firing
 from taskforge.store.protocol import LiveRuns, RunRow, VersionRow
 from taskforge.store.triggered import TIMES, ScheduleRow, TriggerSpec
 from taskforge.triggers.forecast import local_text
@@ -139,16 +139,17 @@ def plan_workflow(
     file: str | None,
     specs: Sequence[TriggerSpec],
     schedules: Sequence[ScheduleRow],
+    now: int,
 ) -> WorkflowPlan:
     """What becomes of a workflow when this document is applied. `specs` are the triggers it would have if it were
-    applied now, `schedules` those that the workflow has."""
+    applied `now` (of the wall clock), `schedules` those that the workflow has."""
     name, document = definition.plan.name, definition.document
     digest = sha256(definition.source.encode()).hexdigest()
     if known is None or not known.there:
         number = 0 if known is None else known.version.version
         again = known is not None and same_document(loads(known.version.document), document)
         changes = trigger_changes({}, document)
-        firings = _firings((), specs)
+        firings = _firings((), specs, now)
         becomes = number if again else number + 1
         return WorkflowPlan(name, "new", None, becomes, file, True, known is not None, digest, (), changes, firings)
     old = loads(known.version.document)
@@ -167,11 +168,11 @@ def plan_workflow(
         digest=digest,
         differences=differences,
         triggers=trigger_changes(old, document),
-        firings=_firings(active, specs) if known.enabled else (),
+        firings=_firings(active, specs, now) if known.enabled else (),
     )
 
 
-def plan_deletion(known: Known, schedules: Sequence[ScheduleRow]) -> WorkflowPlan:
+def plan_deletion(known: Known, schedules: Sequence[ScheduleRow], now: int) -> WorkflowPlan:
     """What follows when a workflow is deleted."""
     row = known.version
     active = [schedule for schedule in schedules if schedule.active]
@@ -182,7 +183,7 @@ def plan_deletion(known: Known, schedules: Sequence[ScheduleRow]) -> WorkflowPla
         None,
         enabled=known.enabled,
         triggers=trigger_changes(loads(row.document), {}),
-        firings=_firings(active, ()),
+        firings=_firings(active, (), now),
     )
 
 
@@ -198,23 +199,26 @@ def trigger_changes(old: JSON, new: JSON) -> list[TriggerChange]:
     return found
 
 
-def _firings(rows: Sequence[ScheduleRow], specs: Sequence[TriggerSpec]) -> list[FiringMove]:
-    """The schedules whose next firing is another one. A schedule whose times stay goes on as it was."""
+def _firings(rows: Sequence[ScheduleRow], specs: Sequence[TriggerSpec], now: int) -> list[FiringMove]:
+    """The schedules whose next firing is another one. A schedule whose times stay goes on from where it is."""
     before = {row.trigger: row for row in rows}
     moves = []
     for spec in specs:
-        row = before.pop(spec.name, None) if spec.config is not None else None
-        if spec.config is None or (row is not None and _times(row.config) == _times(spec.config)):
+        if spec.config is None:
             continue
-        old = None if row is None else _firing_of(row)
-        new = _firing(loads(spec.config), spec.next_at)
+        row = before.pop(spec.name, None)
+        old = None if row is None else _firing_of(row, now)
+        if row is not None and _times(row.config) == _times(spec.config):
+            new = _firing_of(row._replace(config=spec.config), now)
+        else:
+            new = _firing(loads(spec.config), spec.next_at)
         if old is None or old.at != new.at:
             moves.append(FiringMove(spec.name, old, new))
-    return moves + [FiringMove(row.trigger, _firing_of(row), None) for row in before.values()]
+    return moves + [FiringMove(row.trigger, _firing_of(row, now), None) for row in before.values()]
 
 
-def _firing_of(row: ScheduleRow) -> Firing:
-    return _firing(loads(row.config), next_firing(row))
+def _firing_of(row: ScheduleRow, now: int) -> Firing:
+    return _firing(loads(row.config), coming_firing(row, now))
 
 
 def _firing(config: Mapping[str, Any], at: int | None) -> Firing:

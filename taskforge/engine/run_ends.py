@@ -7,7 +7,7 @@ each end starts one, whatever happens in between.
 from __future__ import annotations
 
 from taskforge.core.clock import Clock
-from taskforge.core.errors import NotFound, TaskForgeError, Unavailable
+from taskforge.core.errors import NotFound, ShuttingDown, TaskForgeError, Unavailable
 from taskforge.core.model import JSON, RunTrigger
 from taskforge.core.snapshot import RunSnapshot, depth_of
 from taskforge.engine.drivers import Drivers
@@ -52,14 +52,22 @@ class RunEnds:
 
     async def catch_up(self) -> None:
         """Start what a crash has kept from being started."""
-        await self._follow(None)
+        before: list[EndRow] = []
+        while (ends := await self._follow(None)) and ends != before:
+            before = ends
 
-    async def _follow(self, run: int | None) -> None:
+    async def _follow(self, run: int | None) -> list[EndRow]:
+        """Start what waits for the end of the run, or for any; returns which ends those were, none where it gave up."""
         try:
-            for end in await self._store.list_ends(run, _BATCH):
+            ends = await self._store.list_ends(run, _BATCH)
+            for end in ends:
                 await self._start(end)
+        except ShuttingDown:
+            return []  # thousands may wait; they are found again at the next start
         except Unavailable as error:
             log.warning("store_unavailable", error=error.message)
+            return []
+        return ends
 
     async def _start(self, end: EndRow) -> None:
         pending: Pending | None = None

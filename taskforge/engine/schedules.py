@@ -256,6 +256,16 @@ def next_firing(row: ScheduleRow) -> int | None:
     return schedule_of(row).next_due(row.cursor, seed_of(row.workflow, row.trigger))
 
 
+def coming_firing(row: ScheduleRow, now: int) -> int | None:
+    """When a slot fires next that is not decided on, not before `now`: slots that passed while the workflow was held
+    wait for somebody to release it."""
+    schedule, seed = schedule_of(row), seed_of(row.workflow, row.trigger)
+    passed = schedule.last_within(row.cursor, now) if row.cursor < now else None
+    if passed is not None and (at := schedule.due(passed, seed)) >= now:
+        return at
+    return schedule.next_due(max(row.cursor, now), seed)
+
+
 @lru_cache(maxsize=16_384)
 def _schedule(config: str, began_at: int) -> Schedule:
     return parse_schedule(loads(config)).anchored(began_at)

@@ -147,6 +147,8 @@ class Starts:
                 except InvalidInput as error:
                     problems += [_inside(problem, f"inputs[{index}]") for problem in error.problems]
                     continue
+                except TooLarge as error:
+                    raise TooLarge(f"inputs[{index}]: {error.message}") from None
                 if not problems:
                     decided.append((new, driver, driver.begin()))
                 if index % _AT_ONCE == _AT_ONCE - 1:
@@ -222,8 +224,9 @@ class Starts:
         return new, self._drivers.create(run)
 
     def _check_size(self, text: str) -> None:
-        if len(text) > self.input_limit:
-            raise TooLarge(f"the input has {len(text)} bytes; the limit is {self.input_limit}")
+        size = len(text) if text.isascii() else len(text.encode())
+        if size > self.input_limit:
+            raise TooLarge(f"the input has {size} bytes; the limit is {self.input_limit}")
 
     def _stored(self, driver: Driver, changes: Changes, started: StartedRun) -> None:
         if not started.created:

@@ -121,7 +121,8 @@ class StoredValues:
         if not others:
             return (
                 f"the stored secrets {names} cannot be opened although secret.key is theirs: the database was changed "
-                "by something else; restore it from a backup. Nothing was changed"
+                "by something else, or comes from another TaskForge; restore a backup from before, or make one now and "
+                "restore it --without-secrets (taskforge db backup, db restore). Nothing was changed"
             )
         return (
             f"secret.key is not the key that the stored secrets were sealed with ({names}): it is {self._box.key_id}, "

@@ -180,11 +180,17 @@ def _containing(address: Address, networks: Iterable[Network]) -> Network | None
 
 
 def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
-    """Read CIDR texts such as `10.0.0.0/8` or `fd00::/8`, or single addresses. ValueError says which one is wrong."""
+    """Read CIDR texts such as `10.0.0.0/8` or `fd00::/8`, or single addresses. ValueError says which one is wrong.
+
+    A range of IPv4-mapped addresses comes back as the IPv4 range that it reaches: what is judged is the IPv4 address.
+    """
     found: list[Network] = []
     for text in texts:
         try:
-            found.append(ipaddress.ip_network(text.strip()))
+            network = ipaddress.ip_network(text.strip())
+            if isinstance(network, IPv6Network) and network.subnet_of(_IPV4_MAPPED):
+                network = IPv4Network((int(network.network_address) & 0xFFFF_FFFF, network.prefixlen - 96))
+            found.append(network)
         except ValueError:
             try:
                 nearest = ipaddress.ip_network(text.strip(), strict=False)

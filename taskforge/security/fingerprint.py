@@ -1,9 +1,10 @@
-"""The fingerprints of a home's keys: what a backup may say of the key that its secrets need."""
+"""What may be said of a home's keys without telling them: their fingerprints, and which secrets they open."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
 from pathlib import Path
 
 from taskforge.config.home import KEY_FILE
@@ -18,12 +19,23 @@ def key_fingerprints(home: Path) -> list[str]:
     `previous KEY`, those of before.
 
     Raises StartupError where the file cannot be read, or holds no key."""
+    return [box.key_id for box in _boxes(home)]
+
+
+def secret_opener(home: Path) -> Callable[[str, bytes], bool]:
+    """Return what says of a secret's name and sealed value whether a key of the home opens it. Raises as
+    `key_fingerprints`."""
+    boxes = _boxes(home)
+    return lambda name, sealed: any(box.opens(name, sealed) for box in boxes)
+
+
+def _boxes(home: Path) -> list[SecretBox]:
     path = home / KEY_FILE
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise StartupError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
-    found: list[str] = []
+    found: list[SecretBox] = []
     for line in lines:
         kind, _, word = line.strip().rpartition(b" ")
         if kind not in (b"", b"previous"):
@@ -33,7 +45,7 @@ def key_fingerprints(home: Path) -> list[str]:
         except binascii.Error:
             continue
         if len(key) == _BYTES:
-            found.append(SecretBox(key).key_id)
+            found.append(SecretBox(key))
     if not found:
         raise StartupError(f"{path} holds no key of {_BYTES} bytes in base64; put the key back from your backup")
     return found

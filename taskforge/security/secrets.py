@@ -36,3 +36,11 @@ class SecretBox:
             return self._box.decrypt(sealed, name.encode()).decode()
         except (CryptoError, ValueError):
             raise UnreadableSecret(name) from None
+
+    def opens(self, name: str, sealed: bytes) -> bool:
+        """Whether `open` would succeed."""
+        try:
+            self.open(name, sealed)
+        except UnreadableSecret:
+            return False
+        return True

@@ -82,7 +82,11 @@ class SystemLookup:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile; nobody waits
                 loop.call_soon_threadsafe(settle, found)
 
-        threading.Thread(target=ask, name=f"dns {host[:40]}", daemon=True).start()
+        try:
+            threading.Thread(target=ask, name=f"dns {host[:40]}", daemon=True).start()
+        except RuntimeError as error:  # the system gives no more threads
+            self._slots.release()
+            raise OSError(errno.EAGAIN, f"there is no thread for it ({error})") from None
         return await answer
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Self
-from urllib.parse import quote, urlencode, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from taskforge.security.egress import literal_address
 
@@ -16,6 +16,8 @@ _BAD: Final = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
 _AS_WRITTEN: Final = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})*")
 _LONE_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,253})|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*")
+_IN_BRACKETS: Final = re.compile(r"\[[^\[\]]*\](?::[0-9]*)?")
+"""`urllib.parse` overlooks what stands before and behind the brackets: it takes `api.example[::1]` for ::1."""
 _RESERVED: Final = "%:/?[]@!$&'()*+,;="
 _IN_PARAMETERS: Final = "/?:@!$'()*,"
 _PORTS: Final = {"http": 80, "https": 443}
@@ -65,7 +67,7 @@ def read_url(text: str, base: Url | None = None) -> Url:
     try:
         parts = urlsplit(text)
         if base is not None and not parts.scheme:
-            parts = urlsplit(urljoin(str(base), text))
+            parts = urlsplit(_joined(base, parts, text))
         name, port = parts.hostname or "", parts.port
         host = name if name.isascii() else _in_ascii(name)
     except ValueError:
@@ -74,7 +76,8 @@ def read_url(text: str, base: Url | None = None) -> Url:
         raise ValueError(f"the URL's scheme is {parts.scheme[:60]!a}; only http and https are possible")
     if "@" in parts.netloc:
         raise ValueError("the URL has a user name or password in it; use an Authorization header instead")
-    if _HOST.fullmatch(host) is None or ("[" in parts.netloc) != (":" in host):
+    in_brackets = _IN_BRACKETS.fullmatch(parts.netloc) is not None
+    if _HOST.fullmatch(host) is None or in_brackets != ("[" in parts.netloc) or in_brackets != (":" in host):
         raise ValueError("the URL has no valid host; it must look like https://host/path")
     if port == 0:
         raise ValueError("the URL's port is 0")
@@ -89,6 +92,27 @@ def read_url(text: str, base: Url | None = None) -> Url:
         host_port += f":{port}"
     target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
     return Url(origin, target if _AS_WRITTEN.fullmatch(target) is not None else _quoted(target), host_port)
+
+
+def _joined(base: Url, parts: SplitResult, text: str) -> str:
+    """RFC 3986, 5.2.2. `urljoin` loses empty segments (`/https://h/` + `x`), a `;` at the end, and an empty host."""
+    if text.startswith("//"):
+        return f"{'https' if base.origin.tls else 'http'}:{text}"
+    path, _, query = base.target.partition("?")
+    if parts.path:
+        kept: list[str] = []
+        segments = (parts.path if parts.path[0] == "/" else path.rpartition("/")[0] + "/" + parts.path).split("/")
+        for segment in segments[1:]:
+            if segment == "..":
+                del kept[-1:]
+            elif segment != ".":
+                kept.append(segment)
+        if segments[-1] in (".", ".."):
+            kept.append("")
+        path, query = "/" + "/".join(kept), parts.query
+    elif text.startswith("?"):
+        query = parts.query
+    return f"{base.place}{path}?{query}"
 
 
 def _in_ascii(name: str) -> str:

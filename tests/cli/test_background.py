@@ -218,8 +218,8 @@ def test_a_log_that_is_not_the_homes_is_left_alone(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def make_certificate(folder: Path, days: float = 30, name: str = "taskforge.example") -> None:
-    """Write cert.pem and key.pem: signed by itself, valid for so many days from now."""
+def make_certificate(folder: Path, days: float = 30, name: str = "taskforge.example", begins: float = -400) -> None:
+    """Write cert.pem and key.pem: signed by itself, valid from and for so many days from now."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -229,7 +229,7 @@ def make_certificate(folder: Path, days: float = 30, name: str = "taskforge.exam
     now = datetime.fromtimestamp(time.time(), UTC)
     certificate = (
         x509.CertificateBuilder().subject_name(names).issuer_name(names).public_key(key.public_key())
-        .serial_number(7).not_valid_before(now - timedelta(days=400)).not_valid_after(now + timedelta(days=days))
+        .serial_number(7).not_valid_before(now + timedelta(days=begins)).not_valid_after(now + timedelta(days=days))
         .sign(key, hashes.SHA256())
     )  # fmt: skip
     (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))

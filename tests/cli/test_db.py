@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import os
+from contextlib import closing
 from pathlib import Path
+
+import apsw
 
 from tests.support.server import ServerProcess, clean_environ, run_cli, running_server
 
@@ -92,6 +95,23 @@ def test_a_backup_of_another_home_is_refused_with_what_to_do(tmp_path: Path) -> 
         assert missing.returncode == 1 and "secret.key is missing" in missing.stderr
         done = run_cli("db", "restore", str(file), "--without-secrets", "-o", "json", environ=empty)
         assert json.loads(done.stdout)["runs"] == 3
+
+
+def test_a_secret_that_was_damaged_can_be_left_behind(tmp_path: Path) -> None:
+    with running_server(tmp_path) as server:
+        filled(server)
+        for name in ("KEY", "OTHER"):
+            assert server.run_cli("secret", "set", name, stdin=f"the value of {name}").returncode == 0
+        server.terminate()
+        with closing(apsw.Connection(str(server.home / "taskforge.db"))) as database:
+            database.execute("UPDATE secrets SET sealed = CAST(sealed || x'00' AS BLOB) WHERE name = 'KEY'")
+        refused = server.run_cli("serve")
+        assert refused.returncode == 1 and "KEY" in refused.stderr and "--without-secrets" in refused.stderr
+        made = json.loads(server.run_cli("db", "backup", "-o", "json").stdout)["file"]
+        done = json.loads(server.run_cli("db", "restore", made, "--without-secrets", "-o", "json").stdout)
+        assert (done["secrets_left_out"], done["runs"]) == (1, 3)
+        server.start()
+        assert [row["name"] for row in server.call("GET", "/v1/secrets")[1]["items"]] == ["OTHER"]
 
 
 def test_a_backup_replaces_nothing_unasked(tmp_path: Path) -> None:

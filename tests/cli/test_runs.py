@@ -148,6 +148,7 @@ def test_quiet_lists_feed_the_next_command(server: ServerProcess) -> None:
 
 
 def test_a_group_without_a_subcommand_lists(server: ServerProcess) -> None:
+    assert server.run_cli("run", "greet", "--wait").returncode == 0
     assert server.run_cli("runs").stdout.startswith("RUN ")
     assert server.run_cli("runs", "--state", "FAILED", "-q").returncode == 0
     assert server.run_cli("-q", "runs", "-o", "json").stdout.startswith("{")

@@ -1,4 +1,4 @@
-"""When a certificate ends is read as a client would see it."""
+"""When a certificate begins and ends is read as a client would see it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from taskforge.config.tls import certificate_end_ms
+from taskforge.config.tls import certificate_times_ms
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 BEGIN = datetime.fromtimestamp(int(time.time()), UTC) - timedelta(days=100)
@@ -52,7 +52,7 @@ def end_ms(days: int) -> int:
 @pytest.mark.parametrize("key", [ec.generate_private_key(ec.SECP256R1()), rsa.generate_private_key(65537, 2048)])
 def test_it_is_told_before_and_after(tmp_path: Path, key: Key, days: int) -> None:
     cert = written(tmp_path / "cert.pem", certified("flows.example.com", key, days))
-    assert certificate_end_ms(cert, written(tmp_path / "key.pem", key)) == end_ms(days)
+    assert certificate_times_ms(cert, written(tmp_path / "key.pem", key)) == (end_ms(0), end_ms(days))
 
 
 def test_of_a_chain_it_is_the_servers_own_and_the_key_may_be_in_the_same_file(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_of_a_chain_it_is_the_servers_own_and_the_key_may_be_in_the_same_file(tm
         certified("middle", middle, 500, ("root", root), authority),
         key,
     )
-    assert certificate_end_ms(both, both) == end_ms(120)
+    assert certificate_times_ms(both, both) == (end_ms(0), end_ms(120))
 
 
 def test_one_that_is_not_for_servers_is_refused_as_a_client_would(tmp_path: Path) -> None:
@@ -72,4 +72,4 @@ def test_one_that_is_not_for_servers_is_refused_as_a_client_would(tmp_path: Path
     purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
     both = written(tmp_path / "all.pem", certified("flows.example.com", key, 200, None, purpose), key)
     with pytest.raises(ssl.SSLCertVerificationError, match="purpose"):
-        certificate_end_ms(both, both)
+        certificate_times_ms(both, both)

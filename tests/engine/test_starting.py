@@ -85,6 +85,8 @@ async def test_input_is_checked_and_defaults_are_applied_before_anything_is_stor
     assert len(refused.value.problems) == 2
     with pytest.raises(TooLarge):
         await engine.begin(workflow, input={"n": 1, "word": "x" * 2_000_000})
+    with pytest.raises(TooLarge, match="1200017 bytes"):
+        await engine.begin(workflow, input={"n": 1, "word": "é" * 600_000})
     run = await engine.begin(workflow, input={"n": 12345678901234567890})
     assert run.endswith((await engine.store.get_run("typed#1")).id)
     output = (await engine.end(run)).record.output
@@ -96,6 +98,9 @@ async def test_a_batch_is_all_or_none_and_keeps_its_order(engine: Engine) -> Non
     with pytest.raises(InvalidInput) as refused:
         await engine.service.start_runs(StartRequest(workflow), [{"n": 1}, {"n": "x"}, {}])
     assert [problem.path.split(".")[0] for problem in refused.value.problems] == ["inputs[1]", "inputs[2]"]
+    with pytest.raises(TooLarge, match=r"inputs\[1\]"):
+        await engine.service.start_runs(StartRequest(workflow), [{"n": 1}, {"n": 1, "word": "x" * 2_000_000}])
+    assert engine.executor.in_flight == 0
     with pytest.raises(NotFound):
         await engine.store.get_run("typed#1")
     started = await engine.service.start_runs(StartRequest(workflow), [{"n": n} for n in range(50)])

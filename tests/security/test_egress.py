@@ -173,6 +173,14 @@ def test_networks_are_read_and_a_wrong_one_is_named_with_the_nearest_right_one()
         parse_networks(["example"])
 
 
+def test_a_range_of_ipv4_mapped_addresses_stands_for_the_ipv4_range_that_it_reaches() -> None:
+    mapped = parse_networks(["::ffff:10.0.0.0/104", "::ffff:0:0/96"])
+    assert mapped == (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("0.0.0.0/0"))
+    assert parse_networks(["::/0", "::/64"]) == (ipaddress.ip_network("::/0"), ipaddress.ip_network("::/64"))
+    policy = EgressPolicy(deny=mapped[:1])
+    assert policy.refusal("10.0.0.1", 80) and policy.refusal("::ffff:10.0.0.1", 80)
+
+
 @pytest.mark.parametrize(
     ("host", "ip"),
     [

@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import ipaddress
 import ssl
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -224,6 +225,23 @@ async def test_the_system_resolves_localhost_and_refuses_nonsense() -> None:
     with pytest.raises((OSError, UnicodeError)):
         await lookup("a" * 70 + ".invalid")
     assert set(await lookup("localhost")) <= {"127.0.0.1", "::1"}  # its one thread is free again
+
+
+async def test_a_machine_without_threads_is_a_dns_failure_and_leaves_no_lookup_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lookup = SystemLookup(max_threads=1)
+    with monkeypatch.context() as without:
+
+        def refuse(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        without.setattr(threading.Thread, "start", refuse)
+        async with HttpClient(EgressPolicy(), lookup=lookup) as client:
+            failure = await failure_of(client, Request("GET", "http://localhost/"))
+    assert (failure.code, failure.retry_class, failure.sent) == ("DNS_FAILED", "network", False)
+    async with asyncio.timeout(5):
+        assert set(await lookup("localhost")) <= {"127.0.0.1", "::1"}
 
 
 def certificate(folder: Path, *names: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:

@@ -36,11 +36,22 @@ def test_a_url_tells_where_the_connection_goes() -> None:
     [
         ("../x", "http://h:8/x"), ("?q", "http://h:8/a/b?q"), ("", "http://h:8/a/b?c"), ("#part", "http://h:8/a/b?c"),
         ("//o/x", "http://o/x"), ("/é", "http://h:8/%C3%A9"), ("./", "http://h:8/a/"), ("..", "http://h:8/"),
-        ("https://o/", "https://o/"), ("d/./e/../f;p=1", "http://h:8/a/d/f;p=1"),
+        ("https://o/", "https://o/"), ("d/./e/../f;p=1", "http://h:8/a/d/f;p=1"), ("?", "http://h:8/a/b"),
+        ("x//y//../;", "http://h:8/a/x//y/;"), (";", "http://h:8/a/;"), ("../../..", "http://h:8/"),
+        ("/x//y/.", "http://h:8/x//y/"), ("a:0/x", None), ("///o/x", None), ("//", None),
     ],
 )  # fmt: skip
-def test_a_relative_url_is_read_from_where_it_stands(text: str, sent: str) -> None:
-    assert str(read_url(text, read_url("http://h:8/a/b?c"))) == sent
+def test_a_relative_url_is_read_from_where_it_stands(text: str, sent: str | None) -> None:
+    base = read_url("http://h:8/a/b?c")
+    if sent is None:
+        with pytest.raises(ValueError, match=r"no valid host|scheme"):
+            read_url(text, base)
+    else:
+        assert str(read_url(text, base)) == sent
+
+
+def test_a_path_that_holds_a_url_is_kept_when_it_is_gone_on_from() -> None:
+    assert str(read_url("../x", read_url("http://h/https://o/a/b?c"))) == "http://h/https://o/x"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +72,9 @@ def test_parameters_are_put_behind_those_that_are_there(text: str, sent: str) ->
         ("gopher://secret/", "scheme is 'gopher'"), ("http://secret@/", "user name"), ("http://@secret/", "user name"),
         ("http://:secret@h/", "user name"), ("http://se cret/", "space"), ("http://sec\\ret/", "backslash"),
         ("http://h:secret/", "cannot be read"), ("http://[secret]/", "cannot|no valid"),
-        ("http://[v1.secret]/", "no valid host"),
+        ("http://[v1.secret]/", "no valid host"), ("http://secret[::1]/", "no valid host"),
+        ("http://[::1].secret/", "no valid host"), ("http://[::1]80/secret", "no valid host"),
+        ("http://:[::1]:80/secret", "no valid host"),
         ("http://h.300/", "in a number"), ("http://h:0/secret", "port is 0"), ("http://h:65536/", "cannot be read"),
         ("http:///secret", "no valid host"), ("http://" + "ü" * 300, "cannot be"), ("http://.de/", "no valid host"),
         ("http://a\u2100b/", "cannot be read"), ("http://h:\u0664/", "cannot be read"), ("", "scheme"),

@@ -61,7 +61,7 @@ def check_certificate(settings: Settings, now: int) -> Finding | None:
     """Whether the files can be used, and how long the certificate is valid."""
     import ssl
 
-    from taskforge.config.tls import certificate_end_ms, check_tls
+    from taskforge.config.tls import certificate_times_ms, check_tls
     from taskforge.core.clock import to_rfc3339
     from taskforge.core.errors import StartupError
 
@@ -75,10 +75,13 @@ def check_certificate(settings: Settings, now: int) -> Finding | None:
         )
     path = settings.home / settings.server.tls_cert
     try:
-        ends = certificate_end_ms(path, settings.home / settings.server.tls_key)
+        begins, ends = certificate_times_ms(path, settings.home / settings.server.tls_key)
     except ssl.SSLError as error:
-        why = getattr(error, "verify_message", None) or error.reason
+        why = getattr(error, "verify_message", None) or error.reason or error
         return failure("TLS_UNUSABLE", f"no client can take the certificate {path}: {why}", "get one for a TLS server")
+    if begins > now:
+        fix = "look at the machine's clock; else wait, or get a certificate that is valid now"
+        return failure("TLS_NOT_YET", f"the certificate {path} is not valid before {to_rfc3339(begins)}", fix)
     left = (ends - now) // _DAY_MS
     fix = f"renew the certificate {path}, then: taskforge down && taskforge up"
     if left < 0:

@@ -39,6 +39,7 @@ CODES: Final[dict[str, Meaning]] = {
     "TOKEN_MISSING": Meaning("configuration", "no administrator's token is set"),
     "ADDRESS_EXPOSED": Meaning("configuration", "tokens and data would cross a network in the clear"),
     "TLS_UNUSABLE": Meaning("configuration", "certificate or key cannot be used"),
+    "TLS_NOT_YET": Meaning("configuration", "the certificate is not valid yet, or the clock is behind"),
     "TLS_EXPIRED": Meaning("configuration", "the certificate is not valid any more"),
     "TLS_EXPIRING": Meaning("configuration", "the certificate will soon not be valid any more"),
     "KEY_OK": Meaning("key", "the key opens every stored secret"),

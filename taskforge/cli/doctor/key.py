@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from taskforge.store.sqlite.inspecting import Sealed
 
 _BACK = "put secret.key back from your backup"
+_WITHOUT = "taskforge down, taskforge db backup, taskforge db restore that backup --without-secrets, set them anew"
 
 
 def check_key(home: Path, secrets: Sequence[Sealed] | None) -> Iterator[Finding]:
@@ -50,24 +51,14 @@ def check_key(home: Path, secrets: Sequence[Sealed] | None) -> Iterator[Finding]
         yield failure("KEY_WRONG", words, f"{_BACK} (its id is {key_id}), or set these secrets anew")
     damaged = [
         secret.name for secret in secrets
-        for key in (box, previous) if key is not None and secret.key_id == key.key_id and not _opens(key, secret)
+        for key in (box, previous)
+        if key is not None and secret.key_id == key.key_id and not key.opens(secret.name, secret.sealed)
     ]  # fmt: skip
     if damaged:
         sound = False
         words = f"{len(damaged)} secrets were changed since they were sealed: {some(damaged)}"
-        yield failure("SECRET_DAMAGED", words, f"taskforge secret set {damaged[0]}")
+        yield failure("SECRET_DAMAGED", words, f"restore a backup from before; without one: {_WITHOUT}")
     if sound:
         yield ok(
             "KEY_OK", f"{path} ({box.key_id}) opens all {len(secrets)} secrets" if secrets else f"{path} ({box.key_id})"
         )
-
-
-def _opens(box: object, secret: Sealed) -> bool:
-    from taskforge.security.secrets import SecretBox, UnreadableSecret
-
-    assert isinstance(box, SecretBox)
-    try:
-        box.open(secret.name, secret.sealed)
-    except UnreadableSecret:
-        return False
-    return True

@@ -35,7 +35,8 @@ _PARTS_OF_OUR_SCHEMA: Final = (*_PARTS, health.find_wrong_counts, health.find_br
 
 class Wish(NamedTuple):
     """What is to be restored, and how. `keys`: fingerprints of the home's keys. `stamp`: the time, as part of a name.
-    `despite`: restore although the check has findings; `without_secrets`: leave out those that no key opens."""
+    `despite`: restore although the check has findings; `without_secrets`: leave out those that `opens`, given name and
+    sealed value, says no to."""
 
     source: Path
     database: Path
@@ -44,6 +45,7 @@ class Wish(NamedTuple):
     keys: Sequence[str]
     despite: bool = False
     without_secrets: bool = False
+    opens: Callable[[str, bytes], bool] = lambda name, sealed: True
 
 
 class Restored(NamedTuple):
@@ -162,7 +164,7 @@ def _prepare(path: Path, wish: Wish, taken: Stamp | None, warnings: list[str]) -
                 "there is none, --force restores it as it is",
                 findings,
             )
-        dropped = drop_secrets(conn, wish.keys) if wish.without_secrets else 0
+        dropped = drop_secrets(conn, wish.opens) if wish.without_secrets else 0
         found = contents(conn)
         pause(conn, wish.now, str(wish.source))
         return Restored(taken, 0, None, len(applied), migrates, dropped, found, findings, warnings)

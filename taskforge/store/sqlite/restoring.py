@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import apsw
 
@@ -39,7 +39,7 @@ UPDATE sqlite_sequence SET seq = seq + :leap WHERE name = 'journal';
 _FORGET_MISSED: Final = """
 UPDATE schedules SET cursor = max(cursor, :now), held_at = NULL, next_at = iif(next_at IS NULL, NULL, :now)
 """
-_DROP_SECRETS: Final = "DELETE FROM secrets WHERE key_id NOT IN (SELECT value FROM json_each(?))"
+_DROP_SECRETS: Final = "DELETE FROM secrets WHERE name IN (SELECT value FROM json_each(?))"
 _KEYS: Final = "SELECT DISTINCT key_id FROM secrets ORDER BY key_id"
 _LIVE: Final = "SELECT count(*) FROM runs WHERE state IN ('QUEUED', 'RUNNING', 'WAITING')"
 _IN_FLIGHT: Final = "SELECT count(*) FROM attempts WHERE state = 'RUNNING'"
@@ -62,9 +62,10 @@ def secret_keys(conn: apsw.Connection) -> list[str]:
     return [str(key) for (key,) in conn.execute(_KEYS).fetchall()]
 
 
-def drop_secrets(conn: apsw.Connection, keys: Sequence[str]) -> int:
-    """Delete the secrets that none of these keys opens. Returns how many."""
-    conn.execute(_DROP_SECRETS, (dumps(list(keys)),))
+def drop_secrets(conn: apsw.Connection, opens: Callable[[str, bytes], bool]) -> int:
+    """Delete the secrets that no key opens. Returns how many."""
+    rows: list[Any] = conn.execute("SELECT name, sealed FROM secrets").fetchall()
+    conn.execute(_DROP_SECRETS, (dumps([name for name, sealed in rows if not opens(name, bytes(sealed))]),))
     return conn.changes()
 
 

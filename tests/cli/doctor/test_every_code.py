@@ -115,11 +115,12 @@ def _(patient: Patient) -> list[Finding]:
     return [*check_settings(replace(settings, warnings=("this is probably not meant",)), NOW)]
 
 
-def with_certificate(patient: Patient, days: float) -> None:
-    make_certificate(patient.home, days)
+def with_certificate(patient: Patient, days: float, begins: float = -400) -> None:
+    make_certificate(patient.home, days, begins=begins)
     patient.environ |= {"TASKFORGE_SERVER__TLS_CERT": "cert.pem", "TASKFORGE_SERVER__TLS_KEY": "key.pem"}
 
 
+found_after("TLS_NOT_YET", "failure", lambda patient: with_certificate(patient, 30, 0.01))
 found_after("TLS_EXPIRED", "failure", lambda patient: with_certificate(patient, -1))
 found_after("TLS_EXPIRING", "warning", lambda patient: with_certificate(patient, 3))
 

@@ -66,6 +66,35 @@ async def test_an_end_that_a_crash_left_behind_starts_its_run_at_the_next_start(
         assert len(await engine.runs("follower")) == 1
 
 
+async def test_however_many_ends_were_left_behind_all_start_their_runs_at_the_next_start(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskforge.engine.run_ends._BATCH", 2)
+    path = tmp_path / "taskforge.db"
+    async with open_engine(path, clock) as engine:
+        await engine.apply(SOURCE.format(step="transform: 1"))
+        await engine.apply(FOLLOWER.format(source="w", states="SUCCEEDED"))
+        engine.triggers.run_ends._sources = set()
+        for _ in range(5):
+            await start(engine)
+    async with open_engine(path, clock) as engine:
+        assert len(await engine.runs("follower")) == 5
+        assert await engine.store.list_ends(None, 10) == []
+
+
+async def test_ends_that_a_shutdown_leaves_for_the_next_start_are_no_warnings(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    await engine.apply(SOURCE.format(step="transform: 1"))
+    await engine.apply(FOLLOWER.format(source="w", states="SUCCEEDED"))
+    engine.triggers.run_ends._sources = set()
+    await start(engine)
+    engine.service.stop()
+    await engine.triggers.run_ends.catch_up()
+    assert len(await engine.store.list_ends(None, 10)) == 1
+    assert "store_unavailable" not in caplog.text
+
+
 async def test_a_circle_of_workflows_comes_to_an_end(engine: Engine) -> None:
     for name, source in (("ping", "pong"), ("pong", "ping")):
         await engine.apply(

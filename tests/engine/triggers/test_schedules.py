@@ -63,6 +63,38 @@ async def test_a_plan_before_the_scheduler_looks_again_says_when_the_schedule_fi
     assert [move["old"]["at"] for move in told["workflows"][0]["firings"]] == [at]
 
 
+async def planned(engine: Engine, *documents: str) -> list[tuple[str | None, str | None]]:
+    """When the one schedule fires next, and when it would once these were applied; empty: at the same time."""
+    given = {"documents": [{"source": one} for one in documents], "prune": not documents, "allow_empty": True}
+    _, told = await engine.call("POST", "/v1/workflows:plan", given)
+    moves = told["workflows"][0]["firings"]
+    return [tuple(move[side] and move[side]["at"] for side in ("old", "new")) for move in moves]
+
+
+async def test_a_plan_foretells_what_other_jitter_makes_of_the_next_firing(engine: Engine) -> None:
+    for period, jitter in (("'0 * * * *'", "50m"), ("'@every 1h'", "50m")):
+        await engine.apply(document(f"cron: {period}, jitter: 10m"))
+        engine.clock.advance(MINUTE)
+        old = (await engine.schedule())["next_at"]
+        changed = document(f"cron: {period}, jitter: {jitter}")
+        (move,) = await planned(engine, changed)
+        await engine.apply(changed)
+        await engine.tick()
+        assert move == (old, (await engine.schedule())["next_at"]) and move[0] != move[1]
+    assert await planned(engine, document("cron: '@every 1h', jitter: 50m, catch_up: all")) == []
+
+
+async def test_a_plan_never_says_that_a_held_schedule_fires_in_the_past(engine: Engine) -> None:
+    await engine.apply(document("cron: '0 * * * *', jitter: 10m"))
+    await engine.call("PATCH", "/v1/workflows/w", {"held": True})
+    for _ in range(3):
+        await engine.tick(HOUR)
+    await engine.tick(20 * MINUTE)
+    assert await planned(engine) == [((await engine.schedule())["next_at"], None)]
+    engine.clock.advance(40 * MINUTE)  # the next slot's time has come, its jitter has not passed
+    assert await planned(engine) == [((await engine.schedule())["next_at"], None)]
+
+
 async def test_the_triggers_input_is_evaluated_and_checked(engine: Engine) -> None:
     inputs = "inputs: {type: object, properties: {at: {type: string}}, required: [at]}\n"
     await engine.apply(document("cron: '0 * * * *', input: {at: '${{ $trigger.scheduled_at }}'}", more=inputs))
