@@ -111,7 +111,7 @@ def restore(session: Session, file: str, force: bool, without_secrets: bool) -> 
 
     The server must be stopped. The backup is checked first: its key, its schema, its integrity, the invariants of runs.
     The database that was there is kept beside the new one. Schedules do not make up for what they missed before the
-    restore, and nothing starts or is sent until: taskforge workflow release --all
+    restore, and nothing is sent and nothing fires until: taskforge workflow release --all
     """
     refuse_elsewhere(session, "db restore")
     from taskforge.config.home import DATABASE_FILE, KEY_FILE, create_home
@@ -172,7 +172,7 @@ def _tell_restored(session: Session, wish: Wish, done: Restored) -> None:
         screen.line("  its schema is older; the next start brings it up to date")
     if done.secrets_left_out:
         screen.line(f"  {done.secrets_left_out} secrets are left out; store them anew: taskforge secret set")
-    screen.line(Paint("  everything is held", "yellow"), ": nothing starts or is sent until you release it")
+    screen.line(Paint("  everything is held", "yellow"), ": nothing is sent and no schedule fires until you release it")
     if found.in_flight:
         screen.line(
             f"  {found.in_flight} attempts were under way and are sent again then, with the same Idempotency-Key"
