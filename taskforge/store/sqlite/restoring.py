@@ -136,7 +136,7 @@ def paused_notices(conn: apsw.Connection) -> list[str]:
     for (value,) in conn.execute(_TOLD).fetchall():
         source = loads(str(value)).get("from")
         return [
-            f"the database was restored from {source}, and everything is held since: nothing is sent and no schedule fires until "
-            "you say `taskforge workflow release --all`"
+            f"the database was restored from {source}, and everything is held since: nothing is sent and no schedule "
+            "fires until you say `taskforge workflow release --all`"
         ]
     return []
