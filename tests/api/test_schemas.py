@@ -151,14 +151,14 @@ def test_a_signal_is_an_event_of_its_own_and_ours_have_no_name() -> None:
         {"signal": "go"},
         {"step": "a[1].b", "message": "child run has ended"},
         {"step": "ok", "message": "one-time link was used"},
-        {"step": "a", "state": "WAITING", "from": "RUNNING", "until": "1970-01-01T00:00:00.001Z"},
+        {"step": "a", "state": "WAITING", "from": "RUNNING", "message": "for its child run"},
         {"step": "a", "state": "WAITING", "from": "RUNNING", "signal": "go"},
     ]
     assert [log_line(entry)["message"] for entry in entries] == [
         "signal go",
         "step a[1].b: child run has ended",
         "step ok: one-time link was used",
-        "step a: WAITING",
+        "step a: WAITING, for its child run",
         "step a: WAITING",
     ]
 
