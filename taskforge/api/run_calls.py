@@ -22,7 +22,7 @@ from taskforge.core.errors import InvalidRequest
 from taskforge.core.problem import Problem, quoted
 from taskforge.core.states import RUN_TERMINAL
 from taskforge.engine.starting import StartRequest
-from taskforge.store.protocol import RunFilter, RunRow
+from taskforge.store.protocol import RunFilter, RunRow, RunRows
 
 STEPS_PAGE = 500
 _LONGEST_KEY = 255
@@ -32,24 +32,25 @@ async def start_run(call: Call) -> Response:
     """Start a run. On a 2xx answer it is on disk and will end."""
     members = call.members
     key = _find_key(call)
-    started = await call.service.start_run(
-        StartRequest(
-            call.params["name"],
-            members.get("input"),
-            version=members.get("version"),
-            delay_ms=members.get("delay"),
-            priority=members.get("priority"),
-            idempotency_key=key,
-            request_hash=None if key is None else _hash_request(members),
-            trigger=_trigger(call),
-        )
+    request = StartRequest(
+        call.params["name"],
+        members.get("input"),
+        version=members.get("version"),
+        delay_ms=members.get("delay"),
+        priority=members.get("priority"),
+        idempotency_key=key,
+        request_hash=None if key is None else _hash_request(members),
+        trigger=_trigger(call),
     )
-    where = f"/v1/runs/{started.id}"
     wait = call.asked.get("wait")
     if wait is None:
-        return json_response(started_shape(started), 202 if started.created else 200, where)
-    is_short = await call.service.wait_started(started, wait, call.leaving)
-    return await _show(call, started.id, None, where, is_short=is_short)
+        started = await call.service.start_run(request)
+        return json_response(started_shape(started), 202 if started.created else 200, f"/v1/runs/{started.id}")
+    started, rows = await call.service.start_and_wait(request, wait, call.leaving)
+    where = f"/v1/runs/{started.id}"
+    if rows is None:
+        return await _show(call, started.id, None, where)
+    return json_response(_whole(rows), 200, where)
 
 
 async def start_runs(call: Call) -> Response:
@@ -143,11 +144,17 @@ async def wait_for_end(call: Call, ref: str, timeout_ms: int) -> None:
     await call.service.wait_run(ref, timeout_ms, call.leaving)
 
 
-async def _show(call: Call, ref: str, chosen: str | None, location: str | None, *, is_short: bool = False) -> Response:
+def _whole(rows: RunRows) -> dict[str, Any]:
+    """A run that has ended, with all its steps."""
+    steps = steps_shape(rows.steps, rows.attempts)
+    return run_shape(rows.run) | {"steps_total": len(steps), "steps": steps, "steps_cursor": None}
+
+
+async def _show(call: Call, ref: str, chosen: str | None, location: str | None) -> Response:
     kind: Literal["none", "failed", "all"] = "all" if chosen is None else chosen  # type: ignore[assignment]
     after = call.asked.get("steps_cursor")
     limit = call.asked.get("limit", STEPS_PAGE)
-    head, steps, following = await _steps(call, ref, kind, after, limit, is_short=is_short)
+    head, steps, following = await _steps(call, ref, kind, after, limit)
     if chosen is None or following is None or "limit" in call.asked:
         shape = head | {"steps": steps, "steps_cursor": following and encode_cursor(STEPS, following)}
         return json_response(shape, 200, location)
@@ -161,11 +168,9 @@ async def _steps(
     kind: Literal["none", "failed", "all"],
     after: str | None,
     limit: int,
-    *,
-    is_short: bool = False,
 ) -> tuple[dict[str, Any], list[dict[str, Any]], str | None]:
     """The run, one page of its steps, and the path after which the next page begins."""
-    rows, total, following = await call.service.get_run(ref, steps=kind, cursor=after, limit=limit, is_short=is_short)
+    rows, total, following = await call.service.get_run(ref, steps=kind, cursor=after, limit=limit)
     steps = steps_shape(rows.steps, rows.attempts)
     state = rows.run.record.state
     if kind == "all" and state not in RUN_TERMINAL:

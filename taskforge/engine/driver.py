@@ -31,6 +31,7 @@ from taskforge.engine.resuming import check_resumable
 from taskforge.observe.logs import get_logger
 from taskforge.security.resume_links import ResumeTarget
 from taskforge.store.audit import RECORDED, AuditEntry, recorded
+from taskforge.store.mirror import RunMirror
 
 if TYPE_CHECKING:
     from taskforge.engine.drivers import Drivers
@@ -72,12 +73,15 @@ class Driver:
     """One run in memory. `post` and `ask` may be called at any time; decisions are made one after the other."""
 
     __slots__ = (
-        "_asked", "_drivers", "_epoch", "_events", "_is_stale", "_preparing", "_pumping", "_timer", "is_open", "run",
+        "_asked", "_drivers", "_epoch", "_events", "_is_stale", "_preparing", "_pumping", "_timer", "is_open", "mirror",
+        "run",
     )  # fmt: skip
 
     def __init__(self, drivers: Drivers, run: RunSnapshot) -> None:
         self.run = run
         self.is_open = True
+        self.mirror: RunMirror | None = None
+        """The run's rows, while somebody will ask for them when it ends."""
         self._drivers = drivers
         self._events: list[ev.Event] = []
         self._asked: list[_Question] = []
@@ -360,6 +364,7 @@ class Driver:
             if at.attempt is not None:
                 at.attempt.value = self._drivers.executor.find_value(at.attempt.id)
         self.run = run
+        self.mirror = None
         self._epoch += 1
 
     # ---- after the commit
@@ -368,6 +373,8 @@ class Driver:
         run, drivers = self.run, self._drivers
         if not changes.is_empty:
             run.revision += 1
+            if self.mirror is not None and not self.mirror.follow(changes):
+                self.mirror = None
         for token in changes.aborts:
             drivers.executor.abort(token)
         for at in changes.starts:

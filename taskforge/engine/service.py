@@ -58,9 +58,6 @@ from taskforge.store.protocol import (
 )
 from taskforge.store.values import TokenRow
 
-_FEW_STEPS = 16
-"""Steps up to which a run that has just ended is read on the event loop."""
-
 
 class Service(DefinitionCalls, ValueCalls, TriggerCalls, ApplyCalls, AuditCalls, DataCalls):
     """All calls. Refusals are errors of `core.errors`; what returns is durable."""
@@ -126,18 +123,21 @@ class Service(DefinitionCalls, ValueCalls, TriggerCalls, ApplyCalls, AuditCalls,
             if (await self._store.get_run(row.id)).record.state not in RUN_TERMINAL and not self.stopping:
                 await watch.wait(timeout_ms, leaving)
 
-    async def wait_started(self, started: StartedRun, timeout_ms: int, leaving: Leaving | None = None) -> bool:
-        """`wait_run` for a run that was just started: while it is active here, its rows are not looked at. Returns
-        whether its rows are few and were written just now."""
-        if started.state in RUN_TERMINAL:
-            return False  # it may have any number of steps
-        with self._watchers.watch_end(started.id) as watch:
-            driver = self._drivers.find(started.key)
-            if driver is not None and not driver.run.ended and not self.stopping:
-                await watch.wait(timeout_ms, leaving)
-                return len(driver.run.steps) <= _FEW_STEPS
-        await self.wait_run(started.id, timeout_ms, leaving)
-        return False
+    async def start_and_wait(
+        self, request: StartRequest, timeout_ms: int, leaving: Leaving | None = None
+    ) -> tuple[StartedRun, RunRows | None]:
+        """`start_run`, then `wait_run`. Returns the rows of a run that has ended, too, where they are known here:
+        nothing is read."""
+        started, driver = await self._starts.start_mirrored(request)
+        if started.state not in RUN_TERMINAL:
+            with self._watchers.watch_end(started.id) as watch:
+                is_active = driver is not None and driver.is_open and not driver.run.ended
+                if is_active and not self.stopping:
+                    await watch.wait(timeout_ms, leaving)
+            if not is_active:
+                await self.wait_run(started.id, timeout_ms, leaving)
+        mirror = None if driver is None else driver.mirror
+        return started, mirror.rows() if mirror is not None and mirror.ended else None
 
     async def wait_change(self, run_id: str | None, timeout_ms: int) -> None:
         """Return at the next stored decision of the run (None: of any run), or when the time is over."""
@@ -152,11 +152,9 @@ class Service(DefinitionCalls, ValueCalls, TriggerCalls, ApplyCalls, AuditCalls,
         steps: Literal["none", "failed", "all"] = "all",
         cursor: str | None = None,
         limit: int = 500,
-        is_short: bool = False,
     ) -> tuple[RunRows, int, str | None]:
-        """Return the rows, the number of steps that have a row, and the cursor of the next page of steps. `is_short`
-        where the rows are known to be few and new."""
-        rows = await self._store.get_run_rows(ref, steps=steps, cursor=cursor, limit=limit, is_short=is_short)
+        """Return the rows, the number of steps that have a row, and the cursor of the next page of steps."""
+        rows = await self._store.get_run_rows(ref, steps=steps, cursor=cursor, limit=limit)
         # Where the page has all steps there is nothing to count.
         has_all = steps == "all" and cursor is None and len(rows.steps) < limit
         total = len(rows.steps) if has_all else await self._store.count_steps(rows.run.key)

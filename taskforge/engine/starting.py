@@ -19,6 +19,7 @@ from taskforge.core.snapshot import Changes, RunSnapshot
 from taskforge.engine.driver import Driver
 from taskforge.engine.drivers import Drivers
 from taskforge.engine.plans import Plans
+from taskforge.store.mirror import RunMirror
 from taskforge.store.protocol import NewRun, StartedRun, Store, WorkflowRow
 
 
@@ -82,20 +83,30 @@ class Starts:
 
         Raises NotFound, WorkflowDisabled, InvalidInput, TooLarge, IdempotencyMismatch, Unavailable.
         """
+        return (await self._start_run(request))[0]
+
+    async def start_mirrored(self, request: StartRequest) -> tuple[StartedRun, Driver | None]:
+        """`start_run` for somebody who will ask for the run's rows when it ends: they are in the driver's mirror, if
+        they are few. Without a driver the run is not new, or has been taken up by another one."""
+        return await self._start_run(request, is_mirrored=True)
+
+    async def _start_run(self, request: StartRequest, *, is_mirrored: bool = False) -> tuple[StartedRun, Driver | None]:
         try:
             pending = await self.prepare(request)
         except (NotFound, WorkflowDisabled, InvalidInput, TooLarge):
             earlier = await self._find_started(request)
             if earlier is None:
                 raise
-            return earlier
+            return earlier, None
         try:
             started = await self._store.start_run(*pending.start)
         except BaseException as error:
             self.not_stored(pending, error)
             raise
-        self.stored(pending, started)
-        return started
+        driver = pending.driver
+        if is_mirrored:
+            driver.mirror = RunMirror(pending.new, started)
+        return started, driver if self._stored(driver, pending.changes, started) else None
 
     async def _find_started(self, request: StartRequest) -> StartedRun | None:
         """The run that the request's Idempotency-Key has started: whoever asks again is told of it, also when the
@@ -228,19 +239,21 @@ class Starts:
         if size > self.input_limit:
             raise TooLarge(f"the input has {size} bytes; the limit is {self.input_limit}")
 
-    def _stored(self, driver: Driver, changes: Changes, started: StartedRun) -> None:
+    def _stored(self, driver: Driver, changes: Changes, started: StartedRun) -> bool:
+        """Go on with a run that is stored; False where this driver does not."""
         if not started.created:
             driver.forget(changes)
             self._drivers.note_place(started.due_at)
-            return
+            return False
         driver.run.key, driver.run.number = started.key, started.number
         self._drivers.note_place(started.due_at)
         if driver.run.owner is None and self._drivers.find(started.key) is not None:
             # It was due at once, and has been taken up before we came to hear that it is stored.
             driver.forget(changes)
-            return
+            return False
         self._drivers.keep(driver)
         driver.committed(changes)
+        return True
 
     def _not_stored(self, driver: Driver, changes: Changes, error: BaseException) -> None:
         driver.forget(changes)

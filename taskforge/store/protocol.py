@@ -393,10 +393,8 @@ class Store(TriggerStore, ValueStore, AuditStore, Protocol):
         steps: Literal["none", "failed", "all"] = "all",
         cursor: str | None = None,
         limit: int = 500,
-        is_short: bool = False,
     ) -> RunRows:
-        """With the steps by path after `cursor`, and their attempts. `is_short`: the caller knows that they are few and
-        were written just now. Raises NotFound."""
+        """With the steps by path after `cursor`, and their attempts. Raises NotFound."""
         ...
 
     async def count_steps(self, key: int) -> int: ...

@@ -190,8 +190,10 @@ async def test_waiting_ends_when_whoever_waits_leaves(engine: Engine) -> None:
         there.add(tell)
         return lambda: there.discard(tell)
 
-    for wait in (engine.service.wait_started(started, 60_000, leaving),
-                 engine.service.wait_run(started.id, 60_000, leaving)):  # fmt: skip
+    for wait in (
+        engine.service.start_and_wait(StartRequest(await engine.publish(CALL)), 60_000, leaving),
+        engine.service.wait_run(started.id, 60_000, leaving),
+    ):
         waiting = asyncio.create_task(wait)
         while not there:
             await asyncio.sleep(0.001)
@@ -200,7 +202,7 @@ async def test_waiting_ends_when_whoever_waits_leaves(engine: Engine) -> None:
         await asyncio.wait_for(waiting, 10)
         assert not there
     engine.target.release("/call")
-    assert await engine.service.wait_started(started, 60_000, leaving)
+    await engine.service.wait_run(started.id, 60_000, leaving)
     assert not there
     assert (await engine.store.get_run(started.id)).record.state == "SUCCEEDED"
 

@@ -15,6 +15,7 @@ from taskforge.core.model import JSON, AttemptFailure, Plan, Prepared
 from taskforge.core.snapshot import Changes, RunSnapshot, StepRun
 from taskforge.engine.loading import to_snapshot
 from taskforge.engine.rates import Rates
+from taskforge.store.mirror import RunMirror
 from taskforge.store.protocol import NewRun, RunRows, StartedRun, Store
 from tests.support.clock import ManualClock
 from tests.support.plans import THREE_GIVES
@@ -31,6 +32,8 @@ class Desk:
         self.owner = owner
         self.output_limit = 1_048_576
         self.rates = Rates()
+        self.mirrors: dict[RunSnapshot, RunMirror] = {}
+        """Of the runs all of whose decisions have gone through this desk."""
 
     def context(self, slots: int = 64) -> Context:
         return Context(
@@ -71,7 +74,10 @@ class Desk:
     async def start(self, plan: Plan = THREE_GIVES, *, slots: int = 64, **fields: Any) -> RunSnapshot:
         """Store a new run and return its snapshot, as it is then."""
         new, run, changes = self.begin(plan, slots=slots, **fields)
-        adopt(run, await self.store.start_run(new, changes))
+        started = await self.store.start_run(new, changes)
+        adopt(run, started)
+        self.mirrors[run] = RunMirror(new, started)
+        self._follow(run, changes)
         return run
 
     async def apply(
@@ -81,7 +87,13 @@ class Desk:
         changes = decide(run, events, self.context(slots))
         await verb(changes)
         run.revision += 1
+        self._follow(run, changes)
         return changes
+
+    def _follow(self, run: RunSnapshot, changes: Changes) -> None:
+        mirror = self.mirrors.get(run)
+        if mirror is not None and not mirror.follow(changes):
+            del self.mirrors[run]
 
     async def succeed(self, run: RunSnapshot, path: str = "call", output: JSON = None) -> Changes:
         return await self.apply(self.store.finish_attempt, run, ev.AttemptSucceeded(path, token(run, path), output))

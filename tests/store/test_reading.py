@@ -55,16 +55,6 @@ async def eight_steps(desk: Desk) -> str:
     return run.id
 
 
-@pytest.mark.parametrize("size", [1, 5_000])
-async def test_a_run_that_just_ended_reads_the_same_whoever_reads_it(desk: Desk, size: int) -> None:
-    run = await desk.start(EIGHT)
-    for i in range(8):
-        await desk.succeed(run, f"s{i}", "x" * size)
-    assert await desk.store.get_run_rows(run.id, is_short=True) == await desk.store.get_run_rows(run.id)
-    with pytest.raises(NotFound):
-        await desk.store.get_run_rows("run_x", is_short=True)
-
-
 async def test_steps_come_in_pages_by_path_each_with_its_attempts(desk: Desk) -> None:
     ref = await eight_steps(desk)
     seen: list[str] = []

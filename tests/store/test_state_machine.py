@@ -24,7 +24,7 @@ from taskforge.core.jsontext import dumps, loads
 from taskforge.core.model import Concurrency, Plan, RateLimit
 from taskforge.core.snapshot import RunSnapshot
 from taskforge.engine.loading import to_snapshot
-from taskforge.store.protocol import RunFilter
+from taskforge.store.protocol import RunFilter, RunRows
 from tests.store.backends import SqliteBackend
 from tests.store.desk import LEASE_MS, Desk, adopt, token
 from tests.support.clock import ManualClock
@@ -213,6 +213,7 @@ class Verbs(RuleBasedStateMachine):
             else:
                 assert not isinstance(answer, BaseException)
                 self.known[key].revision += 1
+                self.desk.mirrors.pop(self.known[key], None)
                 self.keep(self.known[key])
 
     @precondition(lambda self: any(not run.ended for run in self.known.values()))
@@ -399,6 +400,18 @@ class Verbs(RuleBasedStateMachine):
                 path: (at.state, at.attempts, at.failures, at.output, at.attempt and at.attempt.id)
                 for path, at in run.steps.items()
             }
+
+    @invariant()
+    def a_mirror_has_the_rows_that_are_read(self) -> None:
+        for run, mirror in self.desk.mirrors.items():
+            if self.known.get(run.key) is run:
+                assert without_ends_of_leases(mirror.rows()) == without_ends_of_leases(self.wait(self.desk.rows(run)))
+
+
+def without_ends_of_leases(rows: RunRows) -> RunRows:
+    """Renewing a lease is no decision of its run."""
+    attempts = [row._replace(record=row.record._replace(lease_expires_at=0)) for row in rows.attempts]
+    return rows._replace(attempts=attempts)
 
 
 Verbs.TestCase.settings = settings(max_examples=15, stateful_step_count=30)

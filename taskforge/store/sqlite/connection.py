@@ -58,8 +58,7 @@ def _for_rows(one: str, count: int) -> str:
 
 class Session:
     """A connection with the named statements. `counts` gathers what the running verb adds to the statistics; `sources`
-    are the workflows whose ends start runs, where that is known (only the writing connection asks). One that is
-    `inline_only` reads no large values (`store.sqlite.large`)."""
+    are the workflows whose ends start runs, where that is known (only the writing connection asks)."""
 
     __slots__ = (
         "changes",
@@ -67,14 +66,12 @@ class Session:
         "counts",
         "execute",
         "executemany",
-        "inline_only",
         "last_insert_rowid",
         "sources",
         "sql",
     )
 
     def __init__(self, conn: apsw.Connection, sql: Mapping[str, str]) -> None:
-        self.inline_only = False
         self.conn = conn
         self.sql = sql
         self.execute = conn.execute

@@ -99,14 +99,8 @@ def step_rows(key: int, steps: Iterable[StepRecord], large: Encoded | None) -> l
     return found
 
 
-class NotInline(Exception):
-    """There is a large value where none is read."""
-
-
 def fetch_large(session: Session, key: int, path: str, field: str) -> str | None:
-    """Return a large value as it was stored. Raises NotInline on a session that is `inline_only`."""
-    if session.inline_only:
-        raise NotInline
+    """Return a large value as it was stored."""
     row = session.row("large_value", (key, path, field))
     if row is None:
         return None

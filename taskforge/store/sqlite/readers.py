@@ -32,7 +32,6 @@ class Readers:
         self._loop = loop
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._closed = False
-        self._here: Session | None = None
         self._threads = [
             threading.Thread(target=self._live, name=f"taskforge-reader-{index}", daemon=True) for index in range(size)
         ]
@@ -47,28 +46,12 @@ class Readers:
         self._queue.put((read, args, future))
         return await future
 
-    def read_here(self, read: Callable[Concatenate[Session, P], T], *args: P.args, **_: P.kwargs) -> T:
-        """`submit` for a few rows that were just written, so that the disk is not asked: they are read on the event
-        loop, by a connection of its own (ADR 0013). Raises NotInline where there are large values."""
-        if self._closed:
-            raise Unavailable("the store is closed")
-        try:
-            if self._here is None:
-                self._here = self._connect()
-                self._here.inline_only = True
-            return self._read(self._here, read, args)
-        except apsw.Error as error:
-            raise translate(error, self._here.conn if self._here else None, self._path) from None
-
     async def close(self) -> None:
         """Finish what is queued and close the connections."""
         if not self._closed:
             self._closed = True
             for _ in self._threads:
                 self._queue.put(None)
-            if self._here is not None:
-                with contextlib.suppress(apsw.Error):
-                    self._here.conn.close()
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
 

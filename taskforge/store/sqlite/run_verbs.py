@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -27,7 +26,7 @@ from taskforge.store.sqlite import (
     workflow_state,
 )
 from taskforge.store.sqlite.connection import Session
-from taskforge.store.sqlite.large import Encoded, NotInline
+from taskforge.store.sqlite.large import Encoded
 from taskforge.store.sqlite.verbs import SHORT, SHORT_BATCH, Verbs
 
 Apply = Callable[[Session, Changes, Encoded | None], int | None]
@@ -162,11 +161,7 @@ class RunVerbs(Verbs):
         steps: Literal["none", "failed", "all"] = "all",
         cursor: str | None = None,
         limit: int = 500,
-        is_short: bool = False,
     ) -> RunRows:
-        if is_short:
-            with contextlib.suppress(NotInline):
-                return self._readers.read_here(run_reads.get_run_rows, ref, steps, cursor, limit)
         return await self._readers.submit(run_reads.get_run_rows, ref, steps, cursor, limit)
 
     async def count_steps(self, key: int) -> int:
