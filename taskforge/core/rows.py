@@ -241,6 +241,10 @@ class Rows:
         changes.is_empty = not (
             changes.steps or changes.journal or changes.signals or changes.signals_taken or changes.told_child
         ) and (self._shape() == self._before and changes.claim is None)
+        if not changes.is_empty:
+            changes.moves_run = changes.run != run.written
+            # A claim leaves to the store when the run is due.
+            run.written = changes.run if changes.claim is None else None
         return changes
 
     def _record(self, path: str, at: StepRun) -> StepRecord:

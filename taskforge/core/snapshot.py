@@ -229,6 +229,8 @@ class RunSnapshot:
     latest_at: int | None = None
     parent: JSON = None
     """For a child run: `{"key", "run", "path", "signal"}` of the step that started it."""
+    written: RunRecord | None = None
+    """The run's row as the last decision has left it; None where the store may have written it since."""
     signals: list[SignalRecord] = field(default_factory=list)
     steps: dict[str, StepRun] = field(default_factory=dict)
     live: dict[str, StepRun] = field(default_factory=dict)
@@ -265,9 +267,9 @@ class RunSnapshot:
 class Changes:
     """What one decision changes: rows for the store, and what the driver does after the commit.
 
-    For the store: `run` (guarded by `revision`), `steps`, `leases`, `ends`, `dead_letters`, `dead_letters_to`,
-    `signals` (kept) and `signals_taken`, `told_child`, `claim`, `rates` (key → time, of rate limits), `journal`
-    (JSON text of its entries), `counts` (kind, state → difference, for the statistics).
+    For the store: `run` (guarded by `revision`; without `moves_run` it is as it was), `steps`, `leases`, `ends`,
+    `dead_letters`, `dead_letters_to`, `signals` (kept) and `signals_taken`, `told_child`, `claim`, `rates` (key → time,
+    of rate limits), `journal` (JSON text of its entries), `counts` (kind, state → difference, for the statistics).
 
     For the driver: `starts` (steps whose new attempt begins), `aborts` (tokens of attempts to stop), `needs` ((path,
     name) of evaluations for the jq child; the empty path is the run itself), `wake_at` (when to decide again while the
@@ -290,6 +292,7 @@ class Changes:
     rates: dict[str, int] = field(default_factory=dict)
     journal: str | None = None
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    moves_run: bool = True
     starts: list[StepRun] = field(default_factory=list)
     aborts: list[str] = field(default_factory=list)
     needs: list[tuple[str, str]] = field(default_factory=list)

@@ -139,15 +139,18 @@ def apply_changes(session: Session, changes: Changes, large: Encoded | None) -> 
     """Apply a decision on a stored run, guarded by its revision and by the token of every attempt that ends. Return the
     time since when a run is due that was given a place by this."""
     run, key, sql = changes.run, changes.key, session.sql
-    output, ending, mask = _small(changes, large)
-    session.execute(
-        sql["apply_run"],
-        (
-            key, changes.revision, run.state, run.generation, run.owner, run.due_at, run.suspect, output, run.error,
-            run.started_at, run.finished_at, run.needs_slot, ending, run.place, run.placed, run.undone,
-            run.latest_at, mask,
-        ),
-    )  # fmt: skip
+    if changes.moves_run or large:
+        output, ending, mask = _small(changes, large)
+        session.execute(
+            sql["apply_run"],
+            (
+                key, changes.revision, run.state, run.generation, run.owner, run.due_at, run.suspect, output, run.error,
+                run.started_at, run.finished_at, run.needs_slot, ending, run.place, run.placed, run.undone,
+                run.latest_at, mask,
+            ),
+        )  # fmt: skip
+    else:
+        session.execute(sql["apply_run_revision"], (key, changes.revision))
     if session.changes() != 1:
         raise LeaseLost(f"run {key} has moved on from revision {changes.revision}")
     for end in changes.ends:

@@ -89,6 +89,9 @@ SET state = ?3, generation = ?4, owner = ?5, due_at = ?6, suspect = ?7, output =
     large = (large & 3) | ?18, revision = revision + 1
 WHERE key = ?1 AND revision = ?2;
 
+-- name: apply_run_revision
+UPDATE runs SET revision = revision + 1 WHERE key = ?1 AND revision = ?2;
+
 -- name: apply_step
 INSERT INTO step_runs (
     run, path, step, kind, state, generation, attempts, failures, crashes, output, error, data, available_at, ready_at,
