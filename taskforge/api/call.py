@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 LOST = "taskforge.lost"
 """Key of a scope: its connection's `Losing`."""
 
-JOINED = "taskforge.joined"
-"""Key of a scope: the connection's transport, where it can hold back what is written (`hold`, `let_go`)."""
+AT_ONCE = "taskforge.at_once"
+"""Key of a scope: sends a whole answer (status, headers, body) by one write, or returns False where it cannot."""
 
 
 class Losing:
@@ -136,15 +136,11 @@ class JsonResponse(Response):
             self.raw_headers.append((b"location", location.encode()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        joined = scope.get(JOINED)
-        if joined is not None:
-            joined.hold()
-        try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await send({"type": "http.response.body", "body": self.body})
-        finally:
-            if joined is not None:
-                joined.let_go()
+        at_once = scope.get(AT_ONCE)
+        if at_once is not None and at_once(self.status_code, self.raw_headers, self.body):
+            return
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body})
 
 
 def json_response(value: Any, status: int = 200, location: str | None = None) -> Response:

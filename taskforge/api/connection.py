@@ -6,11 +6,13 @@ Without these an endless header fills the memory and a slow one holds a connecti
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from itertools import chain
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from taskforge.api.call import JOINED, LOST, Losing
+from taskforge.api.call import AT_ONCE, LOST, Losing
 from taskforge.api.problems import MEDIA_TYPE, problem_body
 from taskforge.core.errors import HeadTooLarge, MalformedRequest, RequestTimeout, TaskForgeError
 from taskforge.core.jsontext import dump_bytes
@@ -21,38 +23,6 @@ HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 15.0
 
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
-
-
-class JoinedTransport:
-    """A transport that can hold back what is written: uvicorn writes the head and the body of an answer by themselves,
-    and each write is a call of the kernel here and a wake-up there."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._held: list[bytes] | None = None
-
-    def hold(self) -> None:
-        """Keep what is written from now on."""
-        self._held = []
-
-    def let_go(self) -> None:
-        """Write at once what was kept."""
-        held, self._held = self._held, None
-        if held:
-            self._transport.write(b"".join(held))
-
-    def write(self, data: bytes) -> None:
-        if self._held is None:
-            self._transport.write(data)
-        else:
-            self._held.append(data)
-
-    def close(self) -> None:
-        self.let_go()
-        self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -68,8 +38,6 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._joined = JoinedTransport(transport)
-        self.transport = cast(asyncio.Transport, self._joined)
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -103,8 +71,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._stop_waiting()
-        cast("dict[str, Any]", self.scope).update({LOST: self._losing, JOINED: self._joined})
         super().on_headers_complete()
+        # The application begins in the loop's next turn.
+        cast("dict[str, Any]", self.scope).update({LOST: self._losing, AT_ONCE: partial(_answer_at_once, self.cycle)})
         self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete]
         self._cycles.append(self.cycle)
 
@@ -133,6 +102,26 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head = False
         self.transport.write(_answer(error))
         self.transport.close()
+
+
+def _answer_at_once(cycle: RequestResponseCycle, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
+    """Answer a request by one write, with a body that has its Content-Length in `headers`. uvicorn's `send` writes head
+    and body by themselves, and each write is a call of the kernel here and a wake-up there. Returns False where only
+    that will do; nothing was written then."""
+    if cycle.response_started or cycle.disconnected or cycle.flow.write_paused or cycle.scope["method"] == "HEAD":
+        return False
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    parts = [STATUS_LINE[status]]
+    for name, value in chain(cycle.default_headers, headers):
+        parts += (name, b": ", value, b"\r\n")
+    parts += (b"\r\n", body) if cycle.keep_alive else (b"connection: close\r\n\r\n", body)
+    cycle.transport.write(b"".join(parts))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+    return True
 
 
 def _answer(error: TaskForgeError) -> bytes:

@@ -112,6 +112,7 @@ def uuid7_value(ms: int, entropy: int) -> int:
     return (max(ms, 0) & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | rand_a << 64 | 0b10 << 62 | rand_b
 
 
+@lru_cache(maxsize=1024)  # much happens in the same millisecond
 def to_rfc3339(ms: int) -> str:
     """Milliseconds UTC as `2026-11-23T02:37:01.123Z`. ValueError outside the years 1 to 9999."""
     seconds, rest = divmod(ms, 1000)

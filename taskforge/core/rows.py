@@ -90,24 +90,11 @@ class Rows:
         self._texts: dict[str, str] = {}
         self._output_text: tuple[JSON, str] | None = None
         self._run_origin = run.state if run.revision or run.key else None
-        self._before = self._shape()
+        self._before = run.written
+        if self._before is None and run.key:
+            self._before = _run_record(run, None if run.output is None else dumps(run.output))
         self._entries: list[dict[str, Any]] = []
         self.changes = Changes(run.key, run.revision, self.now, _UNDECIDED)
-
-    def _shape(self) -> tuple[Any, ...]:
-        run = self.run
-        ending = None if run.ending is None else run.ending.phase
-        return (
-            run.owner,
-            run.due_at,
-            run.suspect,
-            run.state,
-            run.generation,
-            run.needs_slot,
-            run.latest_at,
-            run.place,
-            ending,
-        )
 
     # ---- transitions
 
@@ -240,7 +227,7 @@ class Rows:
             changes.journal = dumps(self._entries)
         changes.is_empty = not (
             changes.steps or changes.journal or changes.signals or changes.signals_taken or changes.told_child
-        ) and (self._shape() == self._before and changes.claim is None)
+        ) and (changes.run == self._before and changes.claim is None)
         if not changes.is_empty:
             changes.moves_run = changes.run != run.written
             # A claim leaves to the store when the run is due.

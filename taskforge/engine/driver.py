@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from taskforge.core import events as ev
-from taskforge.core.decide import Context, decide
+from taskforge.core.decide import decide
 from taskforge.core.errors import (
     Conflict,
     LeaseLost,
@@ -201,12 +201,17 @@ class Driver:
 
     async def _step(self, events: list[ev.Event]) -> None:
         """Decide events and apply the decision; when the run has moved meanwhile, load it and decide again."""
-        self._drivers.executor.in_flight -= sum(1 for event in events if isinstance(event, _ENDS))
+        for event in events:
+            if isinstance(event, _ENDS):
+                self._drivers.executor.in_flight -= 1
         if self.run.owner not in (None, self._drivers.node):
             self._close()
             return
         while True:
-            events = [*self._orphans(events), *events]
+            for event in events:
+                if isinstance(event, ev.TakenUp):
+                    events = [*self._orphans(events), *events]
+                    break
             changes = self._decide(events)
             try:
                 await self._apply(changes, _verb(self._drivers, events, changes))
@@ -226,7 +231,7 @@ class Driver:
     def _orphans(self, events: list[ev.Event]) -> list[ev.Event]:
         """A run that was loaded may hold attempts that nobody carries out: they were stored, but the answer to that did
         not reach us. They are LOST, and tried again."""
-        if self.run.owner != self._drivers.node or not any(isinstance(event, ev.TakenUp) for event in events):
+        if self.run.owner != self._drivers.node:
             return []
         ended = {event.token for event in events if isinstance(event, _ENDS)}
         begun = [(at.path, at.attempt.id) for at in self.run.live.values() if at.attempt is not None]
@@ -308,19 +313,9 @@ class Driver:
 
     def _decide(self, events: list[ev.Event], *, new: bool = False) -> Changes:
         drivers, executor = self._drivers, self._drivers.executor
-        context = Context(
-            now=drivers.clock.now(),
-            ids=drivers.clock,
-            owner=drivers.node,
-            slots=executor.slots_for(self.run, new=new),
-            lease_ms=drivers.lease_ms,
-            output_limit=executor.output_limit,
-            prepare=drivers.expressions.prepare,
-            reserve=drivers.rates.reserve,
-            enter=drivers.rates.enter,
-            foreach_limit=drivers.foreach_limit,
-            mask=drivers.expressions.stored.mask,
-        )
+        # One for all decisions: only these two differ, and none is made while another one is.
+        context = drivers.context
+        context.now, context.slots = drivers.clock.now(), executor.slots_for(self.run, new=new)
         try:
             changes = decide(self.run, events, context)
         except Exception as error:
@@ -332,17 +327,17 @@ class Driver:
         """Store the changes; an outcome is never dropped because the store is full or busy."""
         if changes.is_empty:
             return
-        pauses = iter(_PAUSES_S)
-        pause = next(pauses)
+        tries = 0
         while True:
             try:
                 self._drivers.note_place(await verb(changes))
             except Unavailable as error:
                 if self._drivers.giving_up:
                     raise
+                pause = _PAUSES_S[min(tries, len(_PAUSES_S) - 1)]
                 log.warning("store_unavailable", run=self.run.id, error=error.message, pause_s=pause)
                 await asyncio.sleep(pause)
-                pause = next(pauses, _PAUSES_S[-1])
+                tries += 1
             else:
                 return
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from taskforge.core import events as ev
 from taskforge.core.clock import Clock
+from taskforge.core.decide import Context
 from taskforge.core.snapshot import Changes, RunSnapshot
 from taskforge.engine.driver import Asked, Driver
 from taskforge.engine.evaluation import Expressions
@@ -40,9 +41,21 @@ class Drivers:
         self.executor = executor
         self.plans = plans
         self.node = node
-        self.lease_ms = lease_ms
         self.rates = Rates()
-        self.foreach_limit = foreach_limit
+        self.context = Context(
+            now=0,
+            ids=clock,
+            owner=node,
+            slots=0,
+            lease_ms=lease_ms,
+            output_limit=executor.output_limit,
+            prepare=expressions.prepare,
+            reserve=self.rates.reserve,
+            enter=self.rates.enter,
+            foreach_limit=foreach_limit,
+            mask=expressions.stored.mask,
+        )
+        """Of decisions: each sets the time and the slots anew."""
         self.giving_up = False
         self.on_due: Callable[[int], None] = lambda due_at: None
         self.on_change: Callable[[RunSnapshot, Changes], None] = lambda run, changes: None

@@ -23,7 +23,7 @@ JSON columns come and go as text; times are milliseconds UTC.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -286,28 +286,28 @@ class Store(TriggerStore, ValueStore, AuditStore, Protocol):
         """`start_run` for many, all in one transaction: all or none."""
         ...
 
-    async def advance_run(self, changes: Changes) -> int | None:
+    def advance_run(self, changes: Changes) -> Awaitable[int | None]:
         """Apply a decision in which no attempt ended (prepared steps, a run taken up). Raises LeaseLost."""
         ...
 
-    async def finish_attempt(self, changes: Changes) -> int | None:
+    def finish_attempt(self, changes: Changes) -> Awaitable[int | None]:
         """Apply a decision in which attempts ended. Every end is guarded by its token. Raises LeaseLost."""
         ...
 
-    async def resume_wait(self, changes: Changes) -> int | None:
+    def resume_wait(self, changes: Changes) -> Awaitable[int | None]:
         """Apply a decision made because a time has come. Raises LeaseLost."""
         ...
 
-    async def cancel_run(self, changes: Changes) -> int | None:
+    def cancel_run(self, changes: Changes) -> Awaitable[int | None]:
         """Apply a cancellation. Raises LeaseLost."""
         ...
 
-    async def send_signal(self, changes: Changes) -> int | None:
+    def send_signal(self, changes: Changes) -> Awaitable[int | None]:
         """Apply a decision about a signal: it is kept, or taken at once. With `told_child`, that child run's end counts
         as told. Signals of a run that has ended are not kept. Raises LeaseLost."""
         ...
 
-    async def retry_run(self, changes: Changes) -> int | None:
+    def retry_run(self, changes: Changes) -> Awaitable[int | None]:
         """Apply a person's retry: a new generation. Closes the run's open dead letters as RETRIED. Raises LeaseLost."""
         ...
 

@@ -15,7 +15,7 @@ import uvicorn
 
 from taskforge.api import connection
 from taskforge.api.call import Losing
-from taskforge.api.connection import GuardedProtocol, JoinedTransport
+from taskforge.api.connection import GuardedProtocol
 from tests.api.gate import make_gate
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
@@ -133,62 +133,34 @@ async def test_a_wish_for_another_protocol_is_answered_in_this_one() -> None:
             assert await answer_to(port, sent) == (200, {"status": "ok"})
 
 
-class Recorded(asyncio.Transport):
-    """Keeps what is written, one entry for each write."""
-
-    def __init__(self) -> None:
-        super().__init__({"peername": ("127.0.0.1", 1)})
-        self.written: list[bytes] = []
-        self.closed_after = -1
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written.append(bytes(data))
-
-    def close(self) -> None:
-        self.closed_after = len(self.written)
-
-
-def test_what_is_held_back_is_written_at_once_and_before_the_connection_closes() -> None:
-    recorded = Recorded()
-    joined = JoinedTransport(recorded)
-    joined.write(b"alone")
-    joined.hold()
-    joined.write(b"head ")
-    joined.write(b"body")
-    assert recorded.written == [b"alone"]
-    joined.let_go()
-    joined.let_go()
-    joined.write(b"next")
-    joined.hold()
-    joined.write(b"last")
-    joined.close()
-    assert recorded.written == [b"alone", b"head body", b"next", b"last"]
-    assert recorded.closed_after == 4
-    assert joined.get_extra_info("peername") == ("127.0.0.1", 1)
-
-
 async def test_an_answer_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[bytes] = []
 
-    class Watched(JoinedTransport):
-        def __init__(self, transport: asyncio.Transport) -> None:
-            super().__init__(transport)
+    class Watched(GuardedProtocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self.transport = cast(asyncio.Transport, SimpleNamespace(
+                write=self._keep, close=transport.close, is_closing=transport.is_closing,
+                resume_reading=transport.resume_reading,
+            ))  # fmt: skip
             self._through = transport
-            self._transport = cast(asyncio.Transport, SimpleNamespace(write=self._keep, close=transport.close))
 
         def _keep(self, data: bytes) -> None:
             written.append(data)
             self._through.write(data)
 
-        def is_closing(self) -> bool:
-            return self._through.is_closing()
-
-    monkeypatch.setattr(connection, "JoinedTransport", Watched)
+    monkeypatch.setattr("tests.api.test_connection.GuardedProtocol", Watched)
     async with listening() as port:
-        status, body = await answer_to(port, GET + b"\r\n")
-    assert (status, body) == (200, {"status": "ok"})
-    (answer,) = written
-    assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b'{"status":"ok"}')
+        assert await answer_to(port, GET + b"\r\n") == (200, {"status": "ok"})
+        assert await answer_to(port, GET + b"Connection: close\r\n\r\n") == (200, {"status": "ok"})
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET.replace(b"GET", b"HEAD") + b"\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+    kept, closed, *in_two = written
+    assert kept.startswith(b"HTTP/1.1 200 ") and kept.endswith(b'\r\n\r\n{"status":"ok"}')
+    assert b"\r\nconnection: close\r\n" in closed and b"connection" not in kept
+    assert b"".join(in_two) == head and b"content-length: 15\r\n" in head
 
 
 async def test_who_waits_for_a_client_that_has_left_before_is_told_at_once() -> None:

@@ -28,7 +28,7 @@ RUNS = {
     "in-a-child": "[{id: a, transform: '${{ [limit(2; repeat(1))] }}'}, {id: b, http: {url: 'URL/ok'}}]",
     "in-parallel": "[{id: p, parallel: [{id: a, http: {url: 'URL/ok'}}, {id: b, http: {url: 'URL/ok'}}]}]",
     "starts-another": "[{id: a, workflow: {name: ends-at-once}}, {id: b, workflow: {name: waits, wait: false}}]",
-    "keeps-state": "[{id: a, set_state: {key: n, value: '${{ ($state.n // 0) + 1 }}'}}, {id: b, http: {url: 'URL/ok'}}]",
+    "keeps-state": "[{id: a, set_state: {key: n, value: '${{ $input.text }}'}}, {id: b, http: {url: 'URL/ok'}}]",
     "one-at-a-time": "[{id: a, http: {url: 'URL/ok'}}]\nconcurrency: {key: one, limit: 1}",
 }
 

@@ -252,7 +252,7 @@ async def test_a_run_that_cannot_be_decided_fails_and_the_others_go_on(
             raise RuntimeError("planted")
         return prepare(run, at, name)
 
-    monkeypatch.setattr(engine.drivers.expressions, "prepare", broken)
+    monkeypatch.setattr(engine.drivers.context, "prepare", broken)
     runs = [await engine.begin(workflow, input={"broken": n == 1}) for n in range(3)]
     ends = [await engine.end(run) for run in runs]
     assert [row.record.state for row in ends] == ["SUCCEEDED", "FAILED", "SUCCEEDED"]

@@ -13,12 +13,18 @@ from taskforge.store.protocol import Store
 When = Literal["before", "after"]
 Interrupt = Callable[[], Awaitable[None]]
 
+def is_verb(member: Any) -> bool:
+    """Return whether something of a store is called with `await`."""
+    returned = getattr(member, "__annotations__", {}).get("return", "")
+    return inspect.iscoroutinefunction(member) or str(returned).startswith("Awaitable[")
+
+
 _READS = ("get_", "find_", "list_", "load_", "count_", "last_", "next_")
 WRITE_VERBS = frozenset(
     name
     for kind in Store.__mro__
     for name, member in vars(kind).items()
-    if inspect.iscoroutinefunction(member)
+    if is_verb(member)
     and not name.startswith(_READS)
     and name not in ("close", "stats", "check", "ping")
 )
@@ -70,7 +76,7 @@ class FaultyStore:
 
     def __getattr__(self, name: str) -> Any:
         member = getattr(self._store, name)
-        if not inspect.iscoroutinefunction(member):
+        if not is_verb(member):
             return member
 
         async def call(*args: Any, **named: Any) -> Any:

@@ -19,7 +19,8 @@ def load_queries(dialect: str) -> Mapping[str, str]:
         if name in found:
             raise ValueError(f"{dialect}/queries.sql has two statements named {name}")
         lines = (line for line in body.splitlines() if not line.lstrip().startswith("--"))
-        found[name] = "\n".join(lines).strip().removesuffix(";")
+        # On one line: a cache of compiled statements reads the whole text each time.
+        found[name] = " ".join(line.strip() for line in lines).strip().removesuffix(";")
     return found
 
 

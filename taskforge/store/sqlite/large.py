@@ -30,14 +30,18 @@ Encoded = dict[tuple[str, str], tuple[str, str | bytes]]
 """Large values by (path, field): their encoding and their body."""
 
 
+Values = list[tuple[str, str, str]]
+"""Large values as (path, field, text)."""
+
+
 def is_large(text: str | None) -> bool:
     """Return whether a value is kept in `outputs`."""
     return text is not None and len(text) > INLINE_LIMIT
 
 
-def find_large(changes: Changes, new: NewRun | None = None) -> list[tuple[str, str, str]]:
-    """Return the large values of a decision as (path, field, text); mostly there are none."""
-    found: list[tuple[str, str, str]] = []
+def find_large(changes: Changes, new: NewRun | None = None) -> Values:
+    """Return the large values of a decision; mostly there are none."""
+    found: Values = []
     if new is not None:
         if len(new.input) > INLINE_LIMIT:
             found.append(("", "input", new.input))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
 from taskforge.core.snapshot import Changes
@@ -26,7 +26,7 @@ from taskforge.store.sqlite import (
     workflow_state,
 )
 from taskforge.store.sqlite.connection import Session
-from taskforge.store.sqlite.large import Encoded
+from taskforge.store.sqlite.large import Encoded, Values, find_large
 from taskforge.store.sqlite.verbs import SHORT, SHORT_BATCH, Verbs
 
 Apply = Callable[[Session, Changes, Encoded | None], int | None]
@@ -38,43 +38,44 @@ class RunVerbs(Verbs):
     # ---- runs: verbs that apply a decision
 
     async def start_run(self, new: NewRun, changes: Changes) -> StartedRun:
-        large = await self._encode(changes, new)
+        large = await self._encode(find_large(changes, new))
         return await self._writer.enqueue(runs.start_run, new, changes, large, is_short=large is None)
 
     async def start_runs(self, runs_: Sequence[tuple[NewRun, Changes]]) -> list[StartedRun]:
-        work = [(new, changes, await self._encode(changes, new)) for new, changes in runs_]
+        work = [(new, changes, await self._encode(find_large(changes, new))) for new, changes in runs_]
         is_short = (
             all(large is None for _, _, large in work)
             and sum(len(changes.steps) for _, changes, _ in work) <= SHORT_BATCH
         )
         return await self._writer.enqueue(runs.start_runs, work, is_short=is_short)
 
-    async def advance_run(self, changes: Changes) -> int | None:
-        return await self._apply(changes)
+    def advance_run(self, changes: Changes) -> Awaitable[int | None]:
+        return self._apply(changes)
 
-    async def finish_attempt(self, changes: Changes) -> int | None:
-        return await self._apply(changes)
+    def finish_attempt(self, changes: Changes) -> Awaitable[int | None]:
+        return self._apply(changes)
 
-    async def resume_wait(self, changes: Changes) -> int | None:
-        return await self._apply(changes)
+    def resume_wait(self, changes: Changes) -> Awaitable[int | None]:
+        return self._apply(changes)
 
-    async def cancel_run(self, changes: Changes) -> int | None:
-        return await self._apply(changes, runs.cancel_run)
+    def cancel_run(self, changes: Changes) -> Awaitable[int | None]:
+        return self._apply(changes, runs.cancel_run)
 
-    async def send_signal(self, changes: Changes) -> int | None:
-        return await self._apply(changes, runs.send_signal)
+    def send_signal(self, changes: Changes) -> Awaitable[int | None]:
+        return self._apply(changes, runs.send_signal)
 
-    async def retry_run(self, changes: Changes) -> int | None:
-        return await self._apply(changes, runs.retry_run)
+    def retry_run(self, changes: Changes) -> Awaitable[int | None]:
+        return self._apply(changes, runs.retry_run)
 
-    async def _apply(self, changes: Changes, verb: Apply = runs.apply_changes) -> int | None:
-        large = await self._encode(changes)
-        return await self._writer.enqueue(
-            verb,
-            changes,
-            large,
-            is_short=large is None and len(changes.steps) <= SHORT,
-        )
+    def _apply(self, changes: Changes, verb: Apply = runs.apply_changes) -> Awaitable[int | None]:
+        values = find_large(changes)
+        if values:
+            return self._apply_large(changes, verb, values)
+        # No coroutine: each one around a future is run through whenever the run goes on.
+        return self._writer.enqueue(verb, changes, None, is_short=len(changes.steps) <= SHORT)
+
+    async def _apply_large(self, changes: Changes, verb: Apply, values: Values) -> int | None:
+        return await self._writer.enqueue(verb, changes, await self._encode(values))
 
     # ---- runs: ownership and leases
 

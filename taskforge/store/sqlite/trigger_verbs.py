@@ -9,6 +9,7 @@ from taskforge.store.sqlite import (
     deliveries,
     schedules,
 )
+from taskforge.store.sqlite.large import find_large
 from taskforge.store.sqlite.verbs import Verbs
 from taskforge.store.triggered import (
     Delivered,
@@ -36,7 +37,7 @@ class TriggerVerbs(Verbs):
         return await self._readers.submit(schedules.next_schedule)
 
     async def fire_schedule(self, firing: Firing) -> list[StartedRun | None]:
-        large = [await self._encode(changes, new) for _, (new, changes) in firing.starts]
+        large = [await self._encode(find_large(changes, new)) for _, (new, changes) in firing.starts]
         return await self._writer.enqueue(schedules.fire_schedule, firing, large)
 
     async def list_schedules(self, workflow: str | None, cursor: int, limit: int) -> list[ScheduleRow]:
@@ -57,7 +58,7 @@ class TriggerVerbs(Verbs):
     # ---- deliveries, and the ends of runs
 
     async def accept_delivery(self, new: NewDelivery, start: Start | None) -> Delivered:
-        large = None if start is None else await self._encode(start[1], start[0])
+        large = None if start is None else await self._encode(find_large(start[1], start[0]))
         return await self._writer.enqueue(deliveries.accept_delivery, new, start, large, is_short=large is None)
 
     async def find_delivery(self, workflow: str, trigger: str, dedupe: str) -> DeliveryRow | None:
@@ -85,5 +86,5 @@ class TriggerVerbs(Verbs):
         return await self._readers.submit(deliveries.list_ends, run, limit)
 
     async def start_on_end(self, end: EndRow, start: Start | None) -> StartedRun | None:
-        large = None if start is None else await self._encode(start[1], start[0])
+        large = None if start is None else await self._encode(find_large(start[1], start[0]))
         return await self._writer.enqueue(deliveries.start_on_end, end, start, large, is_short=large is None)

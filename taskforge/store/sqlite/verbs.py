@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from taskforge.core.snapshot import Changes
-from taskforge.store.protocol import NewRun
-from taskforge.store.sqlite.large import Encoded, encode, find_large
+from taskforge.store.sqlite.large import Encoded, Values, encode
 from taskforge.store.sqlite.readers import Readers
 from taskforge.store.sqlite.writer import Writer
 
@@ -28,8 +26,7 @@ class Verbs:
         self._writer = writer
         self._readers = readers
 
-    async def _encode(self, changes: Changes, new: NewRun | None = None) -> Encoded | None:
-        values = find_large(changes, new)
+    async def _encode(self, values: Values) -> Encoded | None:
         if not values:
             return None
         if sum(len(text) for _, _, text in values) <= _ENCODE_HERE:

@@ -302,12 +302,12 @@ class Writer:
         session = self._session
         execute, total_changes = session.execute, session.conn.total_changes
         settled: _Settled = []
-        total: dict[tuple[str, str], int] = {}
+        total = session.counts = {}
         execute("BEGIN IMMEDIATE")
         for run, args, future, _ in jobs:
-            session.counts = {}
             before = total_changes()
             if savepoints:
+                session.counts = {}
                 execute("SAVEPOINT verb")
             try:
                 settled.append((future, run(session, *args), None))
@@ -321,8 +321,9 @@ class Writer:
                     raise _MustUndo from error
                 settled.append((future, None, error))
             else:
-                for key, difference in session.counts.items():
-                    total[key] = total.get(key, 0) + difference
+                if savepoints:
+                    for key, difference in session.counts.items():
+                        total[key] = total.get(key, 0) + difference
             if savepoints:
                 execute("RELEASE verb")
         if total:
