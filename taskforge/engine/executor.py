@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taskforge.core import events as ev
 from taskforge.core.clock import Clock
@@ -102,6 +102,15 @@ class Attempting:
             raise ActionFailed(AttemptFailure(Failure(error.code, f"`{name}`: {error.message}"))) from None
 
 
+class _Carried(NamedTuple):
+    """An attempt that runs here, with its evaluated config."""
+
+    task: asyncio.Task[None]
+    driver: Driver
+    at: StepRun
+    value: JSON
+
+
 class Executor:
     """Runs attempts as tasks. `limit` attempts at once; `resources` is what kinds may use, by name."""
 
@@ -135,9 +144,8 @@ class Executor:
         self._limit = limit
         self._deadlines = Deadlines()
         self._default_timeout_ms = default_timeout_ms
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._values: dict[str, JSON] = {}
-        """The evaluated config of every attempt, by token."""
+        self._carried: dict[str, _Carried] = {}
+        """The attempts that run here, by token, until their outcome is stored."""
         self._is_releasing = False
         self._settling: set[str] = set()
         """Attempts whose outcome is being stored: too late to stop them."""
@@ -198,46 +206,54 @@ class Executor:
             return
         # Of the loop, without a name: half the price of `asyncio.create_task`.
         task = asyncio.get_running_loop().create_task(self._carry_out(driver, at, token, value))
-        self._tasks[token], self._values[token] = task, value
-        task.add_done_callback(lambda _: self._ended(driver, at, token))
-
-    def _ended(self, driver: Driver, at: StepRun, token: str) -> None:
-        self._values.pop(token, None)
-        if self._tasks.pop(token, None) is not None:
-            # It was stopped before it had begun.
-            driver.spawn(driver.settle(ev.AttemptReleased(at.path, token)))
+        self._carried[token] = _Carried(task, driver, at, value)
 
     def carries_out(self, token: str) -> bool:
         """Return whether an attempt runs here, or its outcome is being stored."""
-        return token in self._tasks
+        return token in self._carried
 
     def find_value(self, token: str) -> JSON:
         """Return the evaluated config of an attempt that runs here, else None."""
-        return self._values.get(token)
+        carried = self._carried.get(token)
+        return None if carried is None else carried.value
 
     def abort(self, token: str) -> None:
         """Stop an attempt whose outcome no longer matters."""
-        task = self._tasks.get(token)
-        if task is not None and token not in self._settling:
-            task.cancel()
+        self._cancel(token)
+
+    def _cancel(self, token: str, reason: str | None = None) -> None:
+        carried = self._carried.get(token)
+        if carried is None or token in self._settling:
+            return
+
+        def ended(_: asyncio.Task[None]) -> None:
+            if self._carried.pop(token, None) is not None:
+                # It was stopped before it had begun.
+                carried.driver.spawn(carried.driver.settle(ev.AttemptReleased(carried.at.path, token)))
+
+        carried.task.add_done_callback(ended)
+        carried.task.cancel(reason)
 
     async def stop(self, grace_s: float, storing_s: float) -> None:
         """Begin nothing more; let attempts end for `grace_s` seconds; release the rest, and wait `storing_s` seconds at
         most until every outcome is stored."""
         self.stopping = True
-        if self._tasks:
-            await asyncio.wait(list(self._tasks.values()), timeout=grace_s)
+        if self._carried:
+            await asyncio.wait([carried.task for carried in self._carried.values()], timeout=grace_s)
         self._is_releasing = True
-        rest = list(self._tasks.values())
-        for token, task in self._tasks.items():
-            if token not in self._settling:
-                task.cancel("release")
+        rest = [carried.task for carried in self._carried.values()]
+        for token in list(self._carried):
+            self._cancel(token, "release")
         if rest:
             await asyncio.wait(rest, timeout=storing_s)
 
     async def _carry_out(self, driver: Driver, at: StepRun, token: str, value: JSON) -> None:
         try:
-            event = await self._outcome(driver, at, token, value)
+            try:
+                event: ev.Event | None = await self._attempt(driver, at, token, value)
+            except asyncio.CancelledError as error:
+                # Released: we are shutting down. Else aborted: a decision has ended the attempt already.
+                event = ev.AttemptReleased(at.path, token) if error.args == ("release",) else None
             self._settling.add(token)
             if event is None:
                 self.give_back()
@@ -245,14 +261,7 @@ class Executor:
                 await driver.settle(event)
         finally:
             self._settling.discard(token)
-            self._tasks.pop(token, None)
-
-    async def _outcome(self, driver: Driver, at: StepRun, token: str, value: JSON) -> ev.Event | None:
-        try:
-            return await self._attempt(driver, at, token, value)
-        except asyncio.CancelledError as error:
-            # Released: we are shutting down. Else aborted: a decision has ended the attempt already.
-            return ev.AttemptReleased(at.path, token) if error.args == ("release",) else None
+            self._carried.pop(token, None)
 
     async def _attempt(self, driver: Driver, at: StepRun, token: str, value: JSON) -> ev.Event:
         kind = at.step.kind

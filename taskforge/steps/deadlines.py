@@ -56,10 +56,11 @@ class Deadlines:
 
     def after(self, seconds: float) -> Deadline:
         """Return a limit that ends `seconds` from now, for the current task."""
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("a deadline needs a task")
-        return Deadline(self, asyncio.get_running_loop().time() + seconds, task)
+        return Deadline(self, loop.time() + seconds, task)
 
     def add(self, deadline: Deadline) -> None:
         self._open.add(deadline)

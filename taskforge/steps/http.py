@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -64,8 +65,7 @@ class HttpKind(ActionKind):
         return True  # and only the client knows whether anything was sent
 
     async def run(self, value: JSON, context: AttemptContext) -> JSON:
-        from taskforge.steps.http_client import HttpFailure, parse_body
-
+        http = _client()
         config = _checked(value)
         client = context.resources["http"]
         default_ms = context.resources.get("http_timeout_ms", DEFAULT_TIMEOUT_MS)
@@ -76,9 +76,9 @@ class HttpKind(ActionKind):
             request = request._replace(fresh=True)
         try:
             response = await client.request(request)
-            _check_status(config.expect, request, response, context.now(), cap_ms)
-            body = parse_body(response)
-        except HttpFailure as failure:
+            _check_status(config.expect, request, response, context, cap_ms)
+            body = http.parse_body(response)
+        except http.HttpFailure as failure:
             raise _failed(failure) from None
         if config.expect is not None and config.expect.body is True:
             import asyncio
@@ -94,6 +94,14 @@ class HttpKind(ActionKind):
             "body": body,
             "duration_ms": response.duration_ms,
         }
+
+
+@cache
+def _client() -> ModuleType:
+    """The client's module: whoever only checks documents need not import it, and importing it for each call costs."""
+    from taskforge.steps import http_client
+
+    return http_client
 
 
 def _checked(value: JSON) -> HttpConfig:
@@ -123,8 +131,6 @@ def make_request(
     config: HttpConfig, idempotency_key: str, default_ms: int, max_bytes: int, depth: int | None = None
 ) -> Request:
     """Turn an evaluated config into the request that is sent."""
-    from taskforge.steps.http_client import Request
-
     headers = [(name, _text(value)) for name, value in (config.headers or {}).items() if value is not None]
     body, content_type = _body(config)
     if content_type is not None and all(name.lower() != "content-type" for name, _ in headers):
@@ -133,7 +139,7 @@ def make_request(
     if depth is not None:
         # So that a circle of workflows that call each other's hooks comes to an end.
         headers.append(("TaskForge-Depth", str(depth)))
-    return Request(
+    request: Request = _client().Request(
         method=config.method,
         url=config.url,
         headers=headers,
@@ -143,6 +149,7 @@ def make_request(
         max_bytes=max_bytes,
         max_redirects=config.max_redirects,
     )
+    return request
 
 
 def _body(config: HttpConfig) -> tuple[bytes | None, str | None]:
@@ -168,9 +175,9 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else dumps(value)
 
 
-def _check_status(expect: Expect | None, request: Request, response: Response, now: int, cap_ms: int) -> None:
-    from taskforge.steps.http_client import retry_after_ms
-
+def _check_status(
+    expect: Expect | None, request: Request, response: Response, context: AttemptContext, cap_ms: int
+) -> None:
     status = response.status
     wanted = None if expect is None else expect.status
     if wanted is None:
@@ -184,7 +191,7 @@ def _check_status(expect: Expect | None, request: Request, response: Response, n
     detail: dict[str, Any] = {"status": status}
     if response.body:
         detail["body"] = response.body[: 4 * _EXCERPT].decode("utf-8", "replace")[:_EXCERPT]
-    pause = retry_after_ms(response.headers, now, cap_ms)
+    pause = _client().retry_after_ms(response.headers, context.now(), cap_ms)
     if pause is not None:
         detail["retry_after_ms"] = pause
     failure = Failure("STATUS_UNEXPECTED", message, detail=detail)

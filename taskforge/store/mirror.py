@@ -34,9 +34,14 @@ class RunMirror:
         """Take a decision that is stored. Returns False when the rows have become many or large, or when the store has
         more to say about them than the decision: then this is of no use any more."""
         self._record, self._revision = changes.run, changes.revision + 1
+        steps, size = self._steps, self._size
         for step in changes.steps:
-            self._steps[step.path] = step
-            self._size += len(step.output or "") + len(step.data or "")
+            steps[step.path] = step
+            if step.output is not None:
+                size += len(step.output)
+            if step.data is not None:
+                size += len(step.data)
+        self._size = size
         for lease in changes.leases:
             self._attempts[lease.id] = AttemptRow(lease, "RUNNING", None, None)
         for end in changes.ends:
@@ -48,8 +53,8 @@ class RunMirror:
             changes.claim is None
             and not changes.signals
             and not changes.signals_taken
-            and len(self._steps) <= _MOST_STEPS
-            and self._size <= _MOST_TEXT
+            and len(steps) <= _MOST_STEPS
+            and size <= _MOST_TEXT
         )
 
     @property

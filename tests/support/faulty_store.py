@@ -13,6 +13,7 @@ from taskforge.store.protocol import Store
 When = Literal["before", "after"]
 Interrupt = Callable[[], Awaitable[None]]
 
+
 def is_verb(member: Any) -> bool:
     """Return whether something of a store is called with `await`."""
     returned = getattr(member, "__annotations__", {}).get("return", "")
@@ -24,9 +25,7 @@ WRITE_VERBS = frozenset(
     name
     for kind in Store.__mro__
     for name, member in vars(kind).items()
-    if is_verb(member)
-    and not name.startswith(_READS)
-    and name not in ("close", "stats", "check", "ping")
+    if is_verb(member) and not name.startswith(_READS) and name not in ("close", "stats", "check", "ping")
 )
 """Every verb of the protocol that changes something."""
 

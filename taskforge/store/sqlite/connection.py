@@ -104,6 +104,9 @@ class Session:
         lets go of the interpreter."""
         one = self.sql[name]
         start, left = 0, len(rows)
+        if left == 1:
+            self.execute(one, rows[0])
+            return
         while left:
             count = _MANY_ROWS if left >= _MANY_ROWS else min(left, _SOME_ROWS)
             self.execute(_for_rows(one, count), tuple(chain.from_iterable(rows[start : start + count])))
