@@ -52,13 +52,14 @@ _SOME_ROWS: Final = 8
 @cache
 def _for_rows(one: str, count: int) -> str:
     """Return an INSERT of one row as an INSERT of several."""
-    head, _, values = one.rpartition("VALUES ")
-    return f"{head}VALUES {', '.join([values] * count)}"
+    head, _, values = one.rpartition("VALUES")
+    return f"{head}VALUES{','.join([values] * count)}"
 
 
 class Session:
     """A connection with the named statements. `counts` gathers what the running verb adds to the statistics; `sources`
-    are the workflows whose ends start runs, where that is known (only the writing connection asks)."""
+    are the workflows whose ends start runs, where that is known (only the writing connection asks); `numbers` are the
+    next numbers of workflows' runs, as they were last seen here."""
 
     __slots__ = (
         "changes",
@@ -67,6 +68,7 @@ class Session:
         "execute",
         "executemany",
         "last_insert_rowid",
+        "numbers",
         "sources",
         "sql",
     )
@@ -80,6 +82,7 @@ class Session:
         self.last_insert_rowid = conn.last_insert_rowid
         self.counts: dict[tuple[str, str], int] = {}
         self.sources: frozenset[str] | None = None
+        self.numbers: dict[str, int] = {}
 
     def rows(self, name: str, bindings: Sequence[Any] = ()) -> list[Any]:
         """Return all rows of a statement; it is finished when this returns."""

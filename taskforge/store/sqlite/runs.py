@@ -85,10 +85,14 @@ def start_runs(session: Session, runs: Sequence[tuple[NewRun, Changes, Encoded |
 
 def _numbers(session: Session, workflow: str, count: int) -> int:
     """Take the next numbers of a workflow's runs, and return the first."""
-    numbered = session.rows("start_run_numbers", (workflow, count))
-    if not numbered:
-        _refuse_start(session, workflow)
-    number: int = numbered[0][0]
+    number = session.numbers.get(workflow)
+    if number is None or not session.write("start_run_take_numbers", (workflow, number, count)):
+        found = session.row("start_run_next_number", (workflow,))
+        if found is None:
+            _refuse_start(session, workflow)
+        number = int(found[0])
+        session.write("start_run_take_numbers", (workflow, number, count))
+    session.numbers[workflow] = number + count
     return number
 
 

@@ -59,9 +59,12 @@ SELECT key, id, number, state, request_hash, created_at FROM runs WHERE workflow
 -- name: start_run_forget_key
 UPDATE runs SET idempotency_key = NULL WHERE workflow = ? AND idempotency_key = ?;
 
--- name: start_run_numbers
-UPDATE workflows SET next_number = next_number + ?2 WHERE name = ?1 AND enabled = 1 AND deleted_at IS NULL
-RETURNING next_number - ?2;
+-- name: start_run_next_number
+SELECT next_number FROM workflows WHERE name = ? AND enabled = 1 AND deleted_at IS NULL;
+
+-- name: start_run_take_numbers
+UPDATE workflows SET next_number = ?2 + ?3
+WHERE name = ?1 AND next_number = ?2 AND enabled = 1 AND deleted_at IS NULL;
 
 -- name: start_run_insert
 INSERT INTO runs (

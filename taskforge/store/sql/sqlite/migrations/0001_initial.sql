@@ -1,6 +1,9 @@
 -- Times are milliseconds UTC. Columns that hold JSON hold it as text. Values above a size are kept in `outputs`; the
 -- bit mask `large` of the row says which (runs: 1 input, 2 trigger, 4 output, 8 ending; step_runs: 1 output, 2 data;
 -- signals: 1 data).
+--
+-- Checks of three values or more are chains of OR: for `IN`, SQLite builds a table of the values each time that it writes
+-- a row, which took longer than all the rest of writing it.
 
 CREATE TABLE properties (
     name TEXT PRIMARY KEY,
@@ -35,7 +38,9 @@ CREATE TABLE runs (
     workflow TEXT NOT NULL,
     number INTEGER NOT NULL,
     version INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('QUEUED', 'RUNNING', 'WAITING', 'SUCCEEDED', 'FAILED', 'CANCELLED')),
+    state TEXT NOT NULL
+        CHECK (state = 'QUEUED' OR state = 'RUNNING' OR state = 'WAITING' OR state = 'SUCCEEDED' OR
+            state = 'FAILED' OR state = 'CANCELLED'),
     generation INTEGER NOT NULL,
     revision INTEGER NOT NULL,
     owner TEXT,
@@ -61,7 +66,7 @@ CREATE TABLE runs (
     -- For a child run; keys are given in order, so a parent's key is never given again while it has children.
     parent_key INTEGER,
     -- 0: the parent waits for the end; 1: it was told of it; 2: it ended first; NULL: nobody waits.
-    told INTEGER CHECK (told IN (0, 1, 2)),
+    told INTEGER CHECK (told = 0 OR told = 1 OR told = 2),
     large INTEGER NOT NULL,
     error TEXT,
     parent TEXT,
@@ -100,7 +105,8 @@ CREATE TABLE step_runs (
     step TEXT NOT NULL,
     kind TEXT NOT NULL,
     state TEXT NOT NULL
-        CHECK (state IN ('QUEUED', 'RUNNING', 'WAITING', 'SUCCEEDED', 'FAILED', 'SKIPPED', 'CANCELLED')),
+        CHECK (state = 'QUEUED' OR state = 'RUNNING' OR state = 'WAITING' OR state = 'SUCCEEDED' OR
+            state = 'FAILED' OR state = 'SKIPPED' OR state = 'CANCELLED'),
     generation INTEGER NOT NULL,
     attempts INTEGER NOT NULL,
     failures INTEGER NOT NULL,
@@ -126,7 +132,9 @@ CREATE TABLE attempts (
     generation INTEGER NOT NULL,
     number INTEGER NOT NULL CHECK (number > 0),
     id TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('RUNNING', 'SUCCEEDED', 'FAILED', 'TIMED_OUT', 'LOST', 'CANCELLED')),
+    state TEXT NOT NULL
+        CHECK (state = 'RUNNING' OR state = 'SUCCEEDED' OR state = 'FAILED' OR state = 'TIMED_OUT' OR
+            state = 'LOST' OR state = 'CANCELLED'),
     lease_owner TEXT NOT NULL,
     lease_expires_at INTEGER NOT NULL,
     started_at INTEGER NOT NULL,
@@ -154,7 +162,9 @@ CREATE TABLE signals (
 CREATE TABLE outputs (
     run INTEGER NOT NULL REFERENCES runs (key) ON DELETE CASCADE,
     path TEXT NOT NULL,
-    field TEXT NOT NULL CHECK (field IN ('input', 'trigger', 'output', 'ending', 'data', 'signal')),
+    field TEXT NOT NULL
+        CHECK (field = 'input' OR field = 'trigger' OR field = 'output' OR field = 'ending' OR field = 'data' OR
+            field = 'signal'),
     encoding TEXT NOT NULL CHECK (encoding IN ('text', 'zlib')),
     body ANY NOT NULL,
     PRIMARY KEY (run, path, field)
@@ -163,7 +173,7 @@ CREATE TABLE outputs (
 CREATE TABLE dead_letters (
     id TEXT PRIMARY KEY,
     run INTEGER NOT NULL REFERENCES runs (key) ON DELETE CASCADE,
-    state TEXT NOT NULL CHECK (state IN ('OPEN', 'RETRIED', 'DISCARDED')),
+    state TEXT NOT NULL CHECK (state = 'OPEN' OR state = 'RETRIED' OR state = 'DISCARDED'),
     path TEXT NOT NULL,
     generation INTEGER NOT NULL,
     created_at INTEGER NOT NULL,
@@ -246,7 +256,7 @@ CREATE TABLE deliveries (
     workflow TEXT NOT NULL,
     trigger TEXT NOT NULL,
     version INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('ACCEPTED', 'FILTERED', 'DUPLICATE', 'FAILED')),
+    state TEXT NOT NULL CHECK (state = 'ACCEPTED' OR state = 'FILTERED' OR state = 'DUPLICATE' OR state = 'FAILED'),
     received_at INTEGER NOT NULL,
     method TEXT NOT NULL,
     dedupe TEXT,
@@ -372,7 +382,8 @@ CREATE TABLE nodes (
 
 -- How many rows there are, kept in the transactions that change them.
 CREATE TABLE counts (
-    kind TEXT NOT NULL CHECK (kind IN ('run', 'step', 'dead_letter', 'delivery', 'inbox')),
+    kind TEXT NOT NULL
+        CHECK (kind = 'run' OR kind = 'step' OR kind = 'dead_letter' OR kind = 'delivery' OR kind = 'inbox'),
     state TEXT NOT NULL,
     n INTEGER NOT NULL,
     PRIMARY KEY (kind, state)
