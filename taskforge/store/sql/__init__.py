@@ -25,7 +25,7 @@ def load_queries(dialect: str) -> Mapping[str, str]:
 
 
 def _short(sql: str) -> str:
-    """The statement without spaces that nothing needs: a cache of compiled statements reads the whole text each time."""
+    """Leave out spaces that nothing needs: a cache of compiled statements reads the whole text each time."""
     parts = sql.split("'")  # every second one stands in quotes
     parts[::2] = [_SPACES.sub(lambda found: found[1] or " ", part) for part in parts[::2]]
     return "'".join(parts)
