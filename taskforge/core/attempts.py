@@ -14,7 +14,7 @@ from taskforge.core.kind import ActionKind, ControlKind, PureKind
 from taskforge.core.model import JSON, AttemptFailure, Prepared, Step
 from taskforge.core.rows import ALONE, CRASH_LIMIT, SUSPECT, Rows, placed, step_timeout
 from taskforge.core.snapshot import Attempt, AttemptEnd, AttemptRecord, DeadLetterRecord, Frame, StepRun
-from taskforge.core.states import AttemptState, RunState, StepState
+from taskforge.core.states import RUN_TERMINAL, AttemptState, RunState, StepState
 
 if TYPE_CHECKING:
     from taskforge.core.progress import Progress
@@ -61,7 +61,7 @@ class Attempts(Rows, ABC):
 
     def _admit(self, at: StepRun) -> None:
         """Take up a step whose turn and time have come."""
-        if self.run.ended or at.state is not StepState.QUEUED or at.preparing or at.stage is not None:
+        if self.run.state in RUN_TERMINAL or at.state is not StepState.QUEUED or at.preparing or at.stage is not None:
             return
         if at.available_at is not None and at.available_at > self.now:
             return
@@ -93,7 +93,8 @@ class Attempts(Rows, ABC):
 
     def _proceed(self, at: StepRun, prepared: Prepared) -> None:
         kind = at.step.kind
-        if at.deadline_at is not None and at.deadline_at <= self.now:
+        deadline_at = at.deadline_at
+        if deadline_at is not None and deadline_at <= self.now:
             self.fail(at, step_timeout(at))
         elif prepared.failure is not None:
             self.fail(at, prepared.failure)

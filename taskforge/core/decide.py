@@ -32,7 +32,7 @@ from taskforge.core.rows import (
     step_timeout,
 )
 from taskforge.core.snapshot import Changes, Frame, PlaceClaim, RunSnapshot, SignalRecord, StepRun
-from taskforge.core.states import AttemptState, RunState, StepState
+from taskforge.core.states import RUN_TERMINAL, AttemptState, RunState, StepState
 
 __all__ = ["ALONE", "CONVICTED", "CRASH_LIMIT", "SUSPECT", "Context", "Decision", "Ids", "IllegalTransition", "decide"]
 
@@ -56,7 +56,7 @@ class Decision(RunEnding):
                     self._admit_ready()
             _HANDLERS[type(event)](self, event)
             self._admit_ready()
-        if not self.run.ended and not self._is_paused and self._is_overdue():
+        if self.run.state not in RUN_TERMINAL and not self._is_paused and self._is_overdue():
             self._check_time()
             self._admit_ready()
         self._settle()
@@ -70,7 +70,7 @@ class Decision(RunEnding):
 
     def _taken_up(self, event: ev.TakenUp) -> None:
         run = self.run
-        if run.ended:
+        if run.state in RUN_TERMINAL:
             return
         run.preparing = None
         if run.suspect == CONVICTED:
@@ -79,7 +79,7 @@ class Decision(RunEnding):
             self._resume_ending()
         else:
             self._enter()
-        if not run.ended:
+        if run.state not in RUN_TERMINAL:
             self._take_signals()
             self._check_time()
 
@@ -145,7 +145,7 @@ class Decision(RunEnding):
 
     def _step_prepared(self, event: ev.StepPrepared) -> None:
         run, prepared = self.run, event.prepared
-        if run.ended:
+        if run.state in RUN_TERMINAL:
             return
         if event.path == "":
             if run.preparing == event.name:
@@ -205,13 +205,13 @@ class Decision(RunEnding):
     # ---- what people ask for
 
     def _broken(self, event: ev.Broken) -> None:
-        if not self.run.ended:
+        if self.run.state not in RUN_TERMINAL:
             self.run.ending = None
             self.end_at_once(RunState.FAILED, Failure("INTERNAL", event.message))
 
     def _cancel_asked(self, event: ev.CancelAsked) -> None:
         run = self.run
-        if run.ended:
+        if run.state in RUN_TERMINAL:
             return
         failure = Failure(event.code, event.reason or "the run was cancelled")
         if run.ending is not None:
@@ -236,7 +236,7 @@ class Decision(RunEnding):
 
     def _signal_sent(self, event: ev.SignalSent) -> None:
         self.changes.told_child = event.told_child
-        if self.run.ended or (event.told_child is not None and not self._waits_for_child(event.name)):
+        if self.run.state in RUN_TERMINAL or (event.told_child is not None and not self._waits_for_child(event.name)):
             return
         record = SignalRecord(event.id, event.name, dumps(event.data), self.now)
         self._entries.append({"signal": event.name})
@@ -256,11 +256,11 @@ class Decision(RunEnding):
         run = self.run
         for record in list(run.signals):
             waiting = [at for at in run.live.values() if _waits_for(at, record.name)]
-            if waiting and not run.ended and record in run.signals:
+            if waiting and run.state not in RUN_TERMINAL and record in run.signals:
                 self.take_signal(min(waiting, key=_turn), record)
 
     def _time_passed(self, event: ev.TimePassed) -> None:
-        if not self.run.ended:
+        if self.run.state not in RUN_TERMINAL:
             self._check_time()
 
     # ---- time
@@ -281,7 +281,7 @@ class Decision(RunEnding):
                 self._enter_when_due()
             return
         for at in list(run.live.values()):
-            if at.ended or run.ended:
+            if at.ended or run.state in RUN_TERMINAL:
                 continue
             if at.deadline_at is not None and at.deadline_at <= self.now:
                 self._time_out(at)

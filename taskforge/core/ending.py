@@ -12,7 +12,7 @@ from taskforge.core.progress import UNDONE, is_caught
 from taskforge.core.retrying import Place, RunRetrying, plan_places
 from taskforge.core.rows import CRASH_LIMIT
 from taskforge.core.snapshot import Ending, Frame, StepRun
-from taskforge.core.states import RunState, StepState
+from taskforge.core.states import RUN_TERMINAL, RunState, StepState
 
 MAIN, ON_FAILURE, FINALLY, NOTIFY = "", "on_failure", "finally", "notify"
 """Names of the run's own frames."""
@@ -24,7 +24,7 @@ class RunEnding(RunRetrying):
     def conclude(self, state: RunState, output: JSON, failure: Failure | None) -> None:
         """Stop what is still going on, run the handlers that the outcome calls for, then end the run."""
         run = self.run
-        if run.ended or run.ending is not None:
+        if run.state in RUN_TERMINAL or run.ending is not None:
             return
         problem = self._output_problem(output)
         if problem is not None:

@@ -16,7 +16,7 @@ from taskforge.core.kind import ActionKind, ControlKind, resume_signal
 from taskforge.core.model import JSON, Step
 from taskforge.core.rows import is_inside, placed
 from taskforge.core.snapshot import Frame, SignalRecord, StepRun
-from taskforge.core.states import RunState, StepState
+from taskforge.core.states import RUN_TERMINAL, RunState, StepState
 
 HANDLED, UNDONE = "handled", "undone"
 """`StepRun.stage` of an ended step whose handlers, or whose undo steps, have run."""
@@ -199,7 +199,7 @@ class Progress(Attempts, ABC):
     def _leave(self, at: StepRun, failure: Failure | None) -> None:
         """After a step has ended: its `catch`, its `finally`, then what comes after it."""
         handlers = at.step.handlers
-        if not handlers or self.run.ended:
+        if not handlers or self.run.state in RUN_TERMINAL:
             self._pass_on(at, failure)
         elif failure is not None and "catch" in handlers:
             self._handle(at, "catch")
@@ -240,7 +240,7 @@ class Progress(Attempts, ABC):
 
     def _advance(self, frame: Frame, ended: StepRun | None) -> None:
         """Start the step after `ended`, or end the frame."""
-        if not frame.open or self.run.ended:
+        if not frame.open or self.run.state in RUN_TERMINAL:
             return
         frame.last = ended
         frame.position += 1
@@ -269,7 +269,7 @@ class Progress(Attempts, ABC):
 
     def _frame_ended(self, frame: Frame, failure: Failure | None) -> None:
         owner = frame.owner
-        if self.run.ended:
+        if self.run.state in RUN_TERMINAL:
             return
         if owner is None:
             self._run_frame_ended(frame, failure)

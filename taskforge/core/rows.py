@@ -12,7 +12,7 @@ from taskforge.core.jsontext import JsonError, dumps
 from taskforge.core.model import JSON, Prepared, RateLimit
 from taskforge.core.record import dataclass
 from taskforge.core.snapshot import Changes, Frame, RunRecord, RunSnapshot, StepRecord, StepRun
-from taskforge.core.states import RUN_TRANSITIONS, STEP_TRANSITIONS, RunState, StepState
+from taskforge.core.states import RUN_TERMINAL, RUN_TRANSITIONS, STEP_TRANSITIONS, RunState, StepState
 
 CRASH_LIMIT = 3
 """Deaths of the server with the same step in flight after which its run is taken up alone."""
@@ -141,7 +141,7 @@ class Rows:
         run = self.run
         self.changes.starved = bool(run.hungry)
         run.needs_slot, run.latest_at = False, None
-        if run.ended:
+        if run.state in RUN_TERMINAL:
             run.owner = run.due_at = None
             return
         look = self._look_around()
