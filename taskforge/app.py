@@ -11,7 +11,6 @@ import contextlib
 import gc
 import json
 import os
-import platform
 import signal
 import socket
 import sys
@@ -422,7 +421,7 @@ def _run(make: type[Server], settings: Settings, sock: socket.socket, lock: Home
         server.machine = machine
         return await server.run(lock)
 
-    if sys.platform != "win32" and platform.python_implementation() == "CPython":
+    if sys.platform != "win32" and sys.implementation.name == "cpython":
         import uvloop
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

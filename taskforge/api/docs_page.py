@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
 
 import taskforge
+from taskforge.api.html_text import escape
 from taskforge.api.route import JsonBody, Route
 
 _STYLE = """

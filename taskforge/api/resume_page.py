@@ -7,9 +7,9 @@ same schema, since a form knows texts only.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
+from taskforge.api.html_text import escape
 from taskforge.core.jsontext import JsonError, dumps, loads
 from taskforge.core.problem import Problem, format_problem
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from typing import TYPE_CHECKING
 
 from taskforge.core.clock import Clock
 from taskforge.core.errors import TaskForgeError, Unavailable
@@ -18,6 +17,9 @@ from taskforge.engine.drivers import Drivers
 from taskforge.engine.executor import NOBODY, Executor
 from taskforge.observe.logs import get_logger
 from taskforge.store.protocol import Store
+
+if TYPE_CHECKING:
+    from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 log = get_logger("timers")
 
@@ -27,6 +29,9 @@ succession, which have another cause, convict nobody."""
 
 _LAST_TURN_S = 2.0
 """How long a shutdown waits for the turn of the due loop that is under way."""
+
+_UPKEEP_PAUSE_S = 1.0
+"""Pause between the start and the beginning of the upkeep."""
 
 _BATCH = 64
 
@@ -58,7 +63,8 @@ class Timers:
         self._suspects_at: float | None = None
         self._next_due: int | None = None
         self._loop: asyncio.Task[None] | None = None
-        self._scheduler = AsyncIOScheduler(timezone="UTC")
+        self._scheduler: AsyncIOScheduler | None = None
+        self._beginning: asyncio.TimerHandle | None = None
         self.on_failure: Callable[[BaseException], None] = lambda error: None
         self.on_upkeep: Callable[[], Awaitable[None]] | None = None
         """What else is looked after now and then: child runs after a crash."""
@@ -83,6 +89,14 @@ class Timers:
         self.turned_at = self._clock.monotonic()
         self._loop = asyncio.create_task(self._keep_time(), name="due loop")
         self._loop.add_done_callback(self._loop_ended)
+        # Importing the scheduler takes longer than all of this; nothing is due for it yet.
+        pause = min(_UPKEEP_PAUSE_S, self._lease_ms / 3000)
+        self._beginning = asyncio.get_running_loop().call_later(pause, self._begin_upkeep)
+
+    def _begin_upkeep(self) -> None:
+        from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+        self._scheduler = AsyncIOScheduler(timezone="UTC")
         every = self._lease_ms / 3000
         self._every(every, self._renew_leases)
         self._every(every, self._rescue_leases)
@@ -116,7 +130,9 @@ class Timers:
         return None
 
     def close(self) -> None:
-        if self._scheduler.running:
+        if self._beginning is not None:
+            self._beginning.cancel()
+        if self._scheduler is not None and self._scheduler.running:
             self._scheduler.shutdown(wait=False)
 
     def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
@@ -125,6 +141,7 @@ class Timers:
             with contextlib.suppress(asyncio.CancelledError):
                 await work()
 
+        assert self._scheduler is not None
         self._scheduler.add_job(
             guarded, "interval", seconds=seconds, coalesce=True, max_instances=1, misfire_grace_time=None
         )

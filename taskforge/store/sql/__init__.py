@@ -7,7 +7,19 @@ from collections.abc import Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-_SPACES = re.compile(r"\s*([,()=])\s*|\s+")
+_SHORTER = (
+    ("\n", " "),
+    ("    ", " "),
+    ("  ", " "),
+    ("  ", " "),
+    (", ", ","),
+    (" = ", "="),
+    ("( ", "("),
+    (" )", ")"),
+    (") ", ")"),
+    (" (", "("),
+)
+"""What is replaced in turn; every other space between two words is needed."""
 _NAME = re.compile(r"^-- name: ([a-z][a-z0-9_]*)$", re.MULTILINE)
 
 
@@ -27,7 +39,11 @@ def load_queries(dialect: str) -> Mapping[str, str]:
 def _short(sql: str) -> str:
     """Leave out spaces that nothing needs: a cache of compiled statements reads the whole text each time."""
     parts = sql.split("'")  # every second one stands in quotes
-    parts[::2] = [_SPACES.sub(lambda found: found[1] or " ", part) for part in parts[::2]]
+    for index in range(0, len(parts), 2):
+        part = parts[index]
+        for long, short in _SHORTER:
+            part = part.replace(long, short)
+        parts[index] = part
     return "'".join(parts)
 
 
