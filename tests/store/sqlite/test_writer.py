@@ -214,6 +214,82 @@ async def test_the_log_is_emptied_when_the_store_is_quiet(
     assert await store.check() == []
 
 
+async def test_commits_go_on_while_the_log_is_copied_and_then_it_starts_anew(
+    open_store: OpenStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "CHECKPOINT_PAGES", 100)
+    store = await open_store()
+    desk = Desk(store, ManualClock())
+    await desk.publish()
+    copy, begun, go_on = store._readers.copy_log, asyncio.Event(), asyncio.Event()
+
+    async def held_copy() -> apsw.Error | None:
+        begun.set()
+        await go_on.wait()
+        return await copy()
+
+    store._writer._copy_log = held_copy
+    while not begun.is_set():
+        await desk.start()
+    before = store.commits
+    for _ in range(50):
+        await desk.start()
+    # Nobody waited for the copy, and meanwhile the log cannot start anew.
+    assert store.commits - before == 50 and store._writer._wal_pages > 300
+    go_on.set()
+    for _ in range(20):
+        await desk.start()
+    assert store._writer._wal_pages < 100 and await store.check() == []
+    await store.close()
+
+
+@pytest.mark.parametrize("error", [apsw.BusyError("busy"), Unavailable("the store is closed")])
+async def test_a_log_that_cannot_be_copied_beside_the_commits_is_copied_between_them(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(writer_module, "CHECKPOINT_PAGES", 100)
+    store = await open_store()
+    desk = Desk(store, ManualClock())
+    await desk.publish()
+
+    async def cannot() -> apsw.Error | None:
+        if isinstance(error, apsw.Error):
+            return error
+        raise error
+
+    store._writer._copy_log = cannot
+    peak = 0
+    for _ in range(100):
+        await desk.start()
+        peak = max(peak, store._writer._wal_pages)
+    assert 100 <= peak < 150
+    await store.close()
+
+
+async def test_a_copy_that_cannot_be_synced_ends_all_acknowledgements(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "CHECKPOINT_PAGES", 20)
+    store = await open_store()
+    failures: list[BaseException] = []
+    store.on_failure = failures.append
+    desk = Desk(store, ManualClock())
+    await desk.publish()
+
+    async def not_synced() -> apsw.Error | None:
+        error = apsw.IOError("IOERR_FSYNC")
+        error.extendedresult = apsw.SQLITE_IOERR_FSYNC  # type: ignore[attr-defined]
+        return error
+
+    store._writer._copy_log = not_synced
+    with pytest.raises(Unavailable, match="restart TaskForge"):
+        for _ in range(100):
+            await desk.start()
+    await asyncio.sleep(0)
+    assert len(failures) == 1
+    await store.close()
+
+
 async def test_the_log_stays_small_under_load(desk: Desk, store: SqliteStore) -> None:
     peak = 0
     wide = plan(*(step(f"s{i}", config="x" * 700) for i in range(20)))
