@@ -40,19 +40,11 @@ class Readers:
 
     async def submit(self, read: Callable[Concatenate[Session, P], T], *args: P.args, **_: P.kwargs) -> T:
         """Run `read(session, *args)` in a read transaction. Raises what it raises, and Unavailable."""
-        return await self._enqueue(_read, read, args)
-
-    async def copy_log(self) -> apsw.Error | None:
-        """Copy what is in the log into the database, beside the writer, which goes on; the log stays as long as it is.
-        Returns what went wrong. Raises Unavailable."""
-        return await self._enqueue(_copy_log)
-
-    def _enqueue(self, work: Callable[..., T], *args: Any) -> asyncio.Future[T]:
         if self._closed:
             raise Unavailable("the store is closed")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put((work, args, future))
-        return future
+        self._queue.put((read, args, future))
+        return await future
 
     async def close(self) -> None:
         """Finish what is queued and close the connections."""
@@ -77,9 +69,9 @@ class Readers:
                     session.conn.close()
 
     def _answer(
-        self, session: Session | None, work: Callable[..., Any], args: tuple[Any, ...], future: asyncio.Future[Any]
+        self, session: Session | None, read: Callable[..., Any], args: tuple[Any, ...], future: asyncio.Future[Any]
     ) -> Session | None:
-        """Do what is asked, and tell. Returns the connection, made when it is first needed."""
+        """Read, and tell. Returns the connection, made when it is first needed."""
         if future.cancelled():
             return session
         result: Any = None
@@ -87,7 +79,7 @@ class Readers:
         try:
             if session is None:
                 session = self._connect()
-            result = work(session, *args)
+            result = self._read(session, read, args)
         except apsw.Error as raised:
             error = translate(raised, session.conn if session else None, self._path)
         except BaseException as raised:
@@ -95,27 +87,19 @@ class Readers:
         self._tell(future, result, error)
         return session
 
+    @staticmethod
+    def _read(session: Session, read: Callable[..., T], args: tuple[Any, ...]) -> T:
+        session.execute("BEGIN")
+        try:
+            return read(session, *args)
+        finally:
+            # Nothing was written; this only lets go of the snapshot.
+            session.execute("ROLLBACK")
+
     def _tell(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
         # A loop that is closed has nobody left to tell.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(_settle, future, result, error)
-
-
-def _read(session: Session, read: Callable[..., T], args: tuple[Any, ...]) -> T:
-    session.execute("BEGIN")
-    try:
-        return read(session, *args)
-    finally:
-        # Nothing was written; this only lets go of the snapshot.
-        session.execute("ROLLBACK")
-
-
-def _copy_log(session: Session) -> apsw.Error | None:
-    try:
-        session.conn.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-    except apsw.Error as error:
-        return error
-    return None
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

@@ -72,9 +72,8 @@ class SqliteStore(RunVerbs, TriggerVerbs, ValueVerbs):
             configure_reader(reader)
             return Session(reader, sql)
 
-        reading = Readers(connect, path, loop=loop, size=readers)
-        writer = Writer(Session(conn, sql), path, loop=loop, copy_log=reading.copy_log, queue_limit=queue_limit)
-        return cls(path, writer, reading, notices)
+        writer = Writer(Session(conn, sql), path, loop=loop, queue_limit=queue_limit)
+        return cls(path, writer, Readers(connect, path, loop=loop, size=readers), notices)
 
     async def close(self) -> None:
         await self._readers.close()

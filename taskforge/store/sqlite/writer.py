@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
@@ -38,9 +38,8 @@ QUEUE_LIMIT: Final = 20_000
 """Most verbs that wait; more are refused."""
 
 CHECKPOINT_PAGES: Final = 4_000
-"""Pages in the WAL (16 MiB) at which they are copied into the database by another connection, beside the commits: on a
-busy disk that takes 0.1 s and more. What came meanwhile is copied between two groups, so that the WAL starts anew; who
-comes then waits, so it is done for fewer than one run in a hundred."""
+"""Pages in the WAL (16 MiB) at which they are copied into the database, between two groups. Whoever comes meanwhile
+waits, so it is done for fewer than one run in a hundred."""
 
 IDLE_SECONDS: Final = 2.0
 """Quiet time after which the WAL is emptied."""
@@ -95,7 +94,6 @@ class Writer:
         path: Path,
         *,
         loop: asyncio.AbstractEventLoop,
-        copy_log: Callable[[], Awaitable[apsw.Error | None]],
         queue_limit: int = QUEUE_LIMIT,
     ) -> None:
         self.on_failure: Callable[[BaseException], None] = lambda error: None
@@ -115,10 +113,6 @@ class Writer:
         self._closing = False
         self._wal_pages = 0
         self._checkpoint_at = CHECKPOINT_PAGES
-        self._copy_log = copy_log
-        self._copying: asyncio.Task[None] | None = None
-        self._is_copied = False
-        """Most of the WAL is in the database: the rest follows the next commit."""
         session.conn.set_wal_hook(self._committed)
         self._thread = threading.Thread(target=self._live, name="taskforge-writer", daemon=True)
         self._thread.start()
@@ -230,20 +224,6 @@ class Writer:
             self._loop.call_soon(self._take_turn)
         elif self._idle is None:
             self._rest()
-        if self._wal_pages >= self._checkpoint_at and not (self._is_copied or self._copying or self._closing):
-            self._copying = self._loop.create_task(self._copy())
-
-    async def _copy(self) -> None:
-        """Have the WAL copied beside the commits. Where that fails, all of it is copied between two of them."""
-        try:
-            error = await self._copy_log()
-            if error is not None and is_fatal(error):
-                self._judge(error)
-        except Unavailable:
-            pass  # the store is closing
-        finally:
-            self._is_copied = True
-            self._copying = None
 
     def _rest(self) -> None:
         """Have the log emptied when nothing is written for a while."""
@@ -286,10 +266,9 @@ class Writer:
             # Nobody may wait for an answer that never comes.
             self._tell(_settle, _refused(jobs, Unavailable(f"the store failed: {error}")))
             raise
-        if not self._is_copied:
+        if self._wal_pages < self._checkpoint_at:
             self._tell(self._come_back, settled)
             return
-        self._is_copied = False
         self._tell(_settle, settled)
         self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
         self._tell(self._come_back, [])
