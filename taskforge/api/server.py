@@ -16,7 +16,7 @@ from starlette.responses import Response
 from taskforge.api.access import admit
 from taskforge.api.auth import Authenticator
 from taskforge.api.body import take_body
-from taskforge.api.call import Call, ClientDisconnect, Context
+from taskforge.api.call import AT_ONCE, Call, ClientDisconnect, Context
 from taskforge.api.dispatch import Dispatcher
 from taskforge.api.hosts import HostCheck
 from taskforge.api.problems import internal_error, problem_response
@@ -69,7 +69,11 @@ class Api:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._answer(Call(scope, receive, send, self._context), scope, receive, send)
+            try:
+                await self._answer(Call(scope, receive, send, self._context), scope, receive, send)
+            finally:
+                # It leads back to the scope, and circles stay until garbage is collected, which is seldom.
+                scope.pop(AT_ONCE, None)
         elif scope["type"] == "lifespan":
             await _live(receive, send)
         else:

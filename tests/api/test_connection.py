@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from functools import partial
 from types import SimpleNamespace
@@ -175,3 +177,31 @@ async def test_who_waits_for_a_client_that_has_left_before_is_told_at_once() -> 
     losing.add(lambda: told.append("after"))
     losing.tell()
     assert told == ["before", "after"]
+
+
+async def test_a_request_that_was_answered_leaves_nothing_to_the_garbage_collector() -> None:
+    async with listening() as port:
+        await answer_to(port, GET + b"\r\n")
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            for sent in (
+                GET,
+                GET.replace(b"GET", b"HEAD"),
+                GET.replace(b"healthz", b"docs"),
+                GET.replace(b"GET", b"PUT"),
+            ):
+                for _ in range(10):
+                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                    writer.write(sent + b"Connection: close\r\n\r\n")
+                    assert (await reader.read()).startswith(b"HTTP/1.1 ")
+                    writer.close()
+                    await writer.wait_closed()
+            gc.collect()
+            circles = Counter(type(left).__name__ for left in gc.garbage)
+        finally:
+            gc.garbage.clear()
+            gc.set_debug(0)
+            gc.enable()
+    assert not {"RequestResponseCycle", "Call", "JsonResponse", "Task"} & circles.keys(), circles
