@@ -207,6 +207,9 @@ class Driver:
         if self.run.owner not in (None, self._drivers.node):
             self._close()
             return
+        if self.run.owner is None and all(isinstance(event, ev.TimePassed) for event in events):
+            # Its timer rang while it was given back to the store, which says when it is due: the due loop takes it up.
+            return
         while True:
             for event in events:
                 if isinstance(event, ev.TakenUp):

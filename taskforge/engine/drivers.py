@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from taskforge.core import events as ev
 from taskforge.core.clock import Clock
 from taskforge.core.decide import Context
 from taskforge.core.snapshot import Changes, RunSnapshot
@@ -156,9 +155,3 @@ class Drivers:
         pending = [task for task in self._tasks if not task.done()]
         if pending:
             await asyncio.wait(pending, timeout=timeout_s)
-
-    def wake(self, key: int) -> None:
-        """Have a run looked at again, if it is active here."""
-        driver = self._drivers.get(key)
-        if driver is not None:
-            driver.post(ev.TimePassed())

@@ -208,6 +208,8 @@ class Dialer:
                 return connection
         # `from None`: such errors would carry more than `where` into tracebacks.
         except (OSError, RuntimeError) as error:
+            # Frames in it hold the error: such a circle would stay until garbage is collected, which is seldom.
+            error.__traceback__ = None
             if refusals:
                 raise denied(refusals[0]) from None
             if type(error) is TimeoutError and error.errno is None:

@@ -32,6 +32,10 @@ steps:
   - {id: b, http: {url: "URL/b"}}
   - {id: c, http: {url: "URL/c?n=${{ $a.status }}"}}
 """
+REFUSED = """
+name: refused
+steps: [{id: a, http: {url: "http://127.0.0.1:1/"}, retry: {max_attempts: 1}}]
+"""
 IN_CHILD = """
 name: in-child
 steps: [{id: a, transform: "${{ [limit(3; repeat($input.name))] | join(\\"-\\") }}"}]
