@@ -10,18 +10,20 @@ import sys
 import time
 import tomllib
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 
 class BenchServer:
-    """Starts on `home`; `module` is what is run in place of `taskforge`. `ready_s` is how long the start took."""
+    """Starts on `home`; `module` is what is run in place of `taskforge`, `prefix` what runs Python itself. `ready_s` is
+    how long the start took."""
 
-    def __init__(self, home: Path, module: str = "taskforge", **variables: str) -> None:
+    def __init__(self, home: Path, module: str = "taskforge", *, prefix: Sequence[str] = (), **variables: str) -> None:
         environment = {**os.environ, "TASKFORGE_HOME": str(home), "TASKFORGE_LOG__LEVEL": "warning", **variables}
         self.begun = time.perf_counter()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, "serve", "--port", "0"],
+            [*prefix, sys.executable, "-m", module, "serve", "--port", "0"],
             env=environment,
             stdout=subprocess.PIPE,
             text=True,
