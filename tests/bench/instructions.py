@@ -1,7 +1,7 @@
 """`python -m tests.bench.instructions`: the processor's instructions of a run, counted by valgrind's callgrind.
 
-They differ by a percent from time to time, however busy the machine is, so a change of two percent can be seen. Those of
-the kernel are not among them, nor is any waiting. A server is twenty times as slow while it is counted.
+They differ by a percent from time to time, however busy the machine is, so a change of two percent can be seen. Those
+of the kernel are not among them, nor is any waiting. A server is twenty times as slow while it is counted.
 """
 
 from __future__ import annotations
