@@ -114,10 +114,11 @@ def latency(home: Path, target: int) -> Figures:
             sent = server.load(HOOK, 3 * rate, 64, rate=rate, body={"name": "x"})
             found[f"webhooks at {rate}/s: accepted/s"] = 3 * rate / sent["seconds"]
             found[f"webhooks at {rate}/s: p99 ms"] = sent["p99_ms"]
+            found[f"bare loop at {rate}/s: p99 ms"] = _bare(home / "bare", 3 * rate, 64, rate)["p99_ms"]
     return found
 
 
-def _bare(file: Path) -> dict[str, float]:
+def _bare(file: Path, count: int = 500, in_flight: int = 1, rate: float = 0) -> dict[str, float]:
     """Latencies of what does nothing but sync (`tests.bench.bare`): the machine's share in those of the server."""
     command = [sys.executable, "-m", "tests.bench.bare", str(file)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -125,7 +126,7 @@ def _bare(file: Path) -> dict[str, float]:
         port = int(process.stdout.readline())
         try:
             load("127.0.0.1", port, "/", 200, 1)
-            return load("127.0.0.1", port, "/", 500, 1)
+            return load("127.0.0.1", port, "/", count, in_flight, rate=rate)
         finally:
             process.terminate()
 
