@@ -203,15 +203,36 @@ async def test_a_bug_in_a_verb_is_its_own_failure(desk: Desk, store: SqliteStore
     assert (await desk.start()).number == 1
 
 
-async def test_the_log_is_emptied_when_the_store_is_quiet(
+async def test_everything_is_in_the_database_itself_when_the_store_is_quiet(
+    desk: Desk, store: SqliteStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(writer_module, "IDLE_SECONDS", 0.01)
+    for batch in range(1, 4):
+        await asyncio.gather(*(desk.start() for _ in range(200)))
+        async with asyncio.timeout(20):
+            while store._writer._wal_pages:
+                await asyncio.sleep(0.01)
+        copy = tmp_path / f"without-the-log-{batch}.db"
+        copy.write_bytes(store.path.read_bytes())
+        alone = apsw.Connection(str(copy))
+        assert alone.execute("SELECT count(*) FROM runs").fetchall() == [(200 * batch,)]
+        alone.close()
+    assert (await store.stats(1)).wal_bytes > 0 and await store.check() == []
+
+
+async def test_the_log_is_used_again_from_its_start_after_a_quiet_time(
     desk: Desk, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "IDLE_SECONDS", 0.01)
-    await asyncio.gather(*(desk.start() for _ in range(200)))
-    async with asyncio.timeout(20):
-        while (await store.stats(1)).wal_bytes:
-            await asyncio.sleep(0.01)
-    assert await store.check() == []
+    sizes = []
+    for _ in range(5):
+        for _ in range(20):
+            await desk.start()
+        async with asyncio.timeout(20):
+            while store._writer._wal_pages:
+                await asyncio.sleep(0.01)
+        sizes.append((await store.stats(1)).wal_bytes)
+    assert max(sizes) < 2 * sizes[0]
 
 
 async def test_the_log_stays_small_under_load(desk: Desk, store: SqliteStore) -> None:
