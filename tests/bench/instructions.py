@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from tests.bench.__main__ import INPUT, START, WORK_A, WORK_B
@@ -17,6 +18,8 @@ from tests.bench.server import BenchServer
 
 _RUNS = 300
 _BATCH = 500
+_SETTLED_S = 5.0
+"""Until what begins a second after the start has begun, slow as it is."""
 
 
 def main() -> int:
@@ -43,6 +46,7 @@ def _counted(name: str, port: int) -> float:
             for document in (WORK_A, WORK_B.format(port=port)):
                 server.request("POST", "/v1/workflows", document.encode())
             _load(server, name, 64)
+            time.sleep(_SETTLED_S)
             _control(server, "--instr=on")
             runs = _load(server, name, _RUNS)
             _control(server, "--instr=off")
