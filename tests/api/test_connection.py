@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import json
-from collections import Counter
 from collections.abc import AsyncIterator
 from functools import partial
 from types import SimpleNamespace
@@ -19,6 +17,7 @@ from taskforge.api import connection
 from taskforge.api.call import Losing
 from taskforge.api.connection import GuardedProtocol
 from tests.api.gate import make_gate
+from tests.support.garbage import circles
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 
@@ -182,10 +181,7 @@ async def test_who_waits_for_a_client_that_has_left_before_is_told_at_once() -> 
 async def test_a_request_that_was_answered_leaves_nothing_to_the_garbage_collector() -> None:
     async with listening() as port:
         await answer_to(port, GET + b"\r\n")
-        gc.collect()
-        gc.disable()
-        gc.set_debug(gc.DEBUG_SAVEALL)
-        try:
+        with circles() as left:
             for sent in (
                 GET,
                 GET.replace(b"GET", b"HEAD"),
@@ -198,10 +194,4 @@ async def test_a_request_that_was_answered_leaves_nothing_to_the_garbage_collect
                     assert (await reader.read()).startswith(b"HTTP/1.1 ")
                     writer.close()
                     await writer.wait_closed()
-            gc.collect()
-            circles = Counter(type(left).__name__ for left in gc.garbage)
-        finally:
-            gc.garbage.clear()
-            gc.set_debug(0)
-            gc.enable()
-    assert not {"RequestResponseCycle", "Call", "JsonResponse", "Task"} & circles.keys(), circles
+    assert not {"RequestResponseCycle", "Call", "JsonResponse", "Task"} & left.keys(), left

@@ -5,14 +5,12 @@ A figure that rises here is a regression of `docs/performance.md`; one that fall
 
 from __future__ import annotations
 
-import gc
-from collections import Counter
-
 import pytest
 
 from taskforge.engine.starting import StartRequest
 from tests.engine.counting import IN_CHILD, REFUSED, REQUESTS, TRANSFORMS, counted
 from tests.engine.engine import Engine
+from tests.support.garbage import circles
 
 RUNS = 20
 
@@ -53,17 +51,8 @@ async def test_a_batch_shares_its_statements(engine: Engine) -> None:
 async def test_a_run_that_has_ended_leaves_nothing_to_the_garbage_collector(engine: Engine, document: str) -> None:
     name = await engine.publish(document)
     await engine.end(await engine.begin(name, input={"name": "x"}))
-    gc.collect()
-    gc.disable()
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    try:
+    with circles() as left:
         for _ in range(RUNS):
             await engine.end(await engine.begin(name, input={"name": "x"}))
-        gc.collect()
-        circles = Counter(type(left).__name__ for left in gc.garbage)
-    finally:
-        gc.garbage.clear()
-        gc.set_debug(0)
-        gc.enable()
     ours = {"RunSnapshot", "StepRun", "Frame", "Driver", "Changes", "Decision"}
-    assert not (ours | {"ConnectionRefusedError", "traceback"}) & circles.keys(), circles
+    assert not (ours | {"ConnectionRefusedError", "traceback"}) & left.keys(), left
